@@ -1,0 +1,1 @@
+"""From files on disk to a PatchStore: one uint8 array in memory, decoded once."""

@@ -1,0 +1,88 @@
+"""EuroSAT RGB (Helber et al. 2019, arXiv 1709.00029): 27,000 JPEGs of 64×64 pixels at 10 m, ten classes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+from tqdm.auto import tqdm
+
+from src.data.store import DataError, PatchStore, class_folders, open_or_build, read_image
+
+CLASSES = (
+    "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial",
+    "Pasture", "PermanentCrop", "Residential", "River", "SeaLake",
+)  # fmt: skip
+
+
+def eurosat_store(root: str | Path, path: str | Path) -> PatchStore:
+    """Open the store at `path`, building it from the class folders in `root` (`…/2750`) if it is not there yet.
+
+    Images are (64, 64, 3) uint8, labels index `CLASSES`.
+
+    Raises:
+        DataError: folder missing, class missing or empty, a folder that is not a class, an unreadable image.
+    """
+    root = Path(root)
+    return open_or_build(
+        path, _patches(root), {"kind": "eurosat-rgb", "source": str(root.absolute()), "classes": list(CLASSES)}
+    )
+
+
+def _patches(root: Path):
+    if not root.is_dir():
+        raise DataError(
+            f"EuroSAT not found: no folder {root}. SETUP.md says where to download it; "
+            "without a download, run with PROFILE = 'demo'."
+        )
+    strangers = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in CLASSES)
+    if strangers:
+        raise DataError(f"{root} holds folders that are not EuroSAT classes: {strangers}. Expected {list(CLASSES)}.")
+    files = class_folders(root, CLASSES, "*.jpg")
+    progress = tqdm(total=sum(map(len, files.values())), desc="reading EuroSAT", unit="img")
+    for label, name in enumerate(CLASSES):
+        for file in files[name]:
+            yield file.stem, label, read_image(file)
+            progress.update()
+    progress.close()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of a store, (n,) int64 each; no row is in two of them."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+def stratified_split(store: PatchStore, seed: int = 0) -> Split:
+    """80/10/10 per class from a fixed seed, written to `split_seed<seed>.csv` in the store and read from there after.
+
+    Raises:
+        DataError: the store has no labels, the file lists other patches, or a class has fewer than ten.
+    """
+    if store.labels is None:
+        raise DataError(f"{store.path} has no labels to stratify by")
+    file = store.path / f"split_seed{seed}.csv"
+    if not file.exists():
+        parts = _draw(store, seed)
+        partial = file.with_suffix(".partial")
+        pd.DataFrame({"name": store.names, "split": parts}).to_csv(partial, index=False)
+        partial.replace(file)
+    written = pd.read_csv(file, dtype=str, keep_default_na=False)
+    if list(written["name"]) != list(store.names):
+        raise DataError(f"{file} lists other patches than the store: delete it to draw the split again")
+    return Split(*(np.flatnonzero(written["split"] == part) for part in ("train", "val", "test")))
+
+
+def _draw(store: PatchStore, seed: int) -> np.ndarray:
+    if np.bincount(store.labels).min() < 10:
+        raise DataError(f"{store.path}: an 80/10/10 split needs ten images of every class")
+    rows = np.arange(len(store))
+    train, rest = train_test_split(rows, train_size=0.8, stratify=store.labels, random_state=seed)
+    val, _ = train_test_split(rest, train_size=0.5, stratify=store.labels[rest], random_state=seed)
+    parts = np.full(len(store), "test ")
+    parts[train], parts[val] = "train", "val"
+    return np.char.strip(parts)
