@@ -1,0 +1,265 @@
+"""Two random views of a whole batch at once, on the device the batch is on (SimCLR, appendix A).
+
+The functions below each do one operation on (N, C, H, W) float images in [0, 1] with *its own parameter for every
+image*; each equals torchvision's functional transform of one image. `SimCLRAugmentation` draws the parameters.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CPU_CHUNK = 16  # images worked on at a time: some forty passes over them stay in a core's cache (5× faster here)
+GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, torchvision's weights
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 images become float32 in [0, 1]; float images become float32, taken to be in [0, 1] already."""
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    if not images.is_floating_point():
+        raise ValueError(f"expected uint8 or float images, got {images.dtype}: stretch reflectances to uint8 first")
+    return images.float()
+
+
+def normalize(images: Tensor, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> Tensor:
+    """(images − mean) / std per channel; (N, C, H, W) in, the same out."""
+    if images.shape[1] != len(mean):
+        raise ValueError(f"{images.shape[1]}-channel images, but mean and std have {len(mean)} values: pass your own")
+    mean_t, std_t = (images.new_tensor(v).view(1, -1, 1, 1) for v in (mean, std))
+    return (images - mean_t) / std_t
+
+
+def _resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+    """(N,) crop intervals of an axis of `pixels` → (N, size, pixels) weights of the antialiased bilinear filter."""
+    start, length = start.float().view(-1, 1, 1), length.float().view(-1, 1, 1)
+    centre = torch.arange(pixels, device=start.device) + 0.5
+    target = start + length / size * (torch.arange(size, device=start.device).view(1, -1, 1) + 0.5)
+    # when shrinking, the triangle widens with the factor: that is the antialiasing
+    weight = (1 - (centre - target).abs() / (length / size).clamp(min=1)).clamp(min=0)
+    weight = weight * ((centre > start) & (centre < start + length))
+    return weight / weight.sum(2, keepdim=True)
+
+
+def resized_crop(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int,
+    hflip: Tensor | None = None, vflip: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Crop each image to its own box (pixels, (N,) each), resize to size × size, flip: two matrix products.
+
+    Bilinear with antialiasing, as torchvision's `resized_crop(..., antialias=True)`: weights stop at the box.
+    """
+    rows = _resampling(top, height, images.shape[2], size)
+    columns = _resampling(left, width, images.shape[3], size)
+    rows = rows if vflip is None else torch.where(vflip.view(-1, 1, 1), rows.flip(1), rows)
+    columns = columns if hflip is None else torch.where(hflip.view(-1, 1, 1), columns.flip(1), columns)
+    return rows[:, None] @ images @ columns[:, None].mT
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Resize whole (N, C, H, W) images to size × size, bilinear with antialiasing."""
+    n, _, h, w = images.shape
+    if (h, w) == (size, size):
+        return images
+    zero, height, width = (torch.full((n,), v, device=images.device) for v in (0, h, w))
+    return resized_crop(images, zero, zero, height, width, size)
+
+
+def rot90(images: Tensor, quarter_turns: Tensor) -> Tensor:
+    """Rotate each square image counter-clockwise by its own number of quarter turns, (N,) in 0…3."""
+    k = quarter_turns.view(-1, 1, 1, 1)
+    images = torch.where(k >= 2, images.flip(2, 3), images)
+    return torch.where(k % 2 == 1, images.mT.flip(2), images)
+
+
+def grayscale(images: Tensor) -> Tensor:
+    """Luma of (N, 3, H, W) images as (N, 1, H, W)."""
+    return (images * images.new_tensor(GRAY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def _blend(images: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:
+    factor = factor.view(-1, 1, 1, 1)
+    return (factor * images + (1 - factor) * other).clamp(0, 1)
+
+
+def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend with black; factor (N,), 1 leaves the image as it is, 0 is black."""
+    return _blend(images, 0.0, factor)
+
+
+def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the mean luma of the image; factor (N,)."""
+    return _blend(images, grayscale(images).mean((2, 3), keepdim=True), factor)
+
+
+def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the image's own grey version; factor (N,)."""
+    return _blend(images, grayscale(images), factor)
+
+
+def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue of HSV by `shift` (N,) of a full circle, in [−0.5, 0.5]."""
+    r, g, b = images.unbind(1)
+    value, chroma = images.amax(1), images.amax(1) - images.amin(1)
+    safe = chroma.where(chroma > 0, 1.0)  # grey pixels have no hue: any finite number will do
+    sextant = torch.where(value == r, (g - b) / safe, torch.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4))
+    sextant = sextant + 6 * shift.view(-1, 1, 1)
+    offset = images.new_tensor([5, 3, 1]).view(1, 3, 1, 1)
+    k = (offset + sextant[:, None]).remainder(6)
+    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def color_jitter(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor) -> Tensor:
+    """Brightness, contrast, saturation and hue, each image in its own order.
+
+    Args:
+        factors: (N, 3) of brightness, contrast, saturation.
+        hue: (N,) shift.
+        order: (N, 4) permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue.
+    """
+    hue_at = (order == 3).int().argmax(1, keepdim=True)
+    # Every image has its hue turned exactly once, so it is done once for all of them, between the operations that
+    # come before it and those that come after; a factor of 1 makes an operation the identity.
+    for turn_hue, positions in ((False, range(3)), (True, range(1, 4))):
+        if turn_hue:
+            images = adjust_hue(images, hue)
+        for position in positions:
+            operation = order[:, position]
+            active = (position > hue_at if turn_hue else position < hue_at)[:, 0]
+            factor = factors.gather(1, operation.clamp(max=2)[:, None])[:, 0].where(active, 1.0)
+            gray = grayscale(images)
+            target = gray.where(operation.view(-1, 1, 1, 1) == 2, gray.mean((2, 3), keepdim=True))
+            target = target.where(operation.view(-1, 1, 1, 1) > 0, 0.0)
+            images = _blend(images, target, factor)
+    return images
+
+
+def gaussian_blur3(images: Tensor, sigma: Tensor) -> Tensor:
+    """3 × 3 Gaussian blur with its own sigma (pixels) for each image, (N,); edges reflected."""
+    side = torch.exp(-0.5 / sigma**2)
+    side = (side / (1 + 2 * side)).view(-1, 1, 1, 1)
+    x = F.pad(images, (1, 1, 1, 1), mode="reflect")
+    x = (1 - 2 * side) * x[:, :, 1:-1] + side * (x[:, :, :-2] + x[:, :, 2:])
+    return (1 - 2 * side) * x[..., 1:-1] + side * (x[..., :-2] + x[..., 2:])
+
+
+def cutout(images: Tensor, row: Tensor, column: Tensor, length: int) -> Tensor:
+    """Black out a length × length square whose centre is at (row, column) pixels, (N,) each (DeVries & Taylor 2017)."""
+
+    def inside(centre: Tensor, pixels: int) -> Tensor:
+        offset = torch.arange(pixels, device=images.device) - centre.view(-1, 1) + length // 2
+        return (offset >= 0) & (offset < length)
+
+    square = inside(row, images.shape[2])[:, :, None] & inside(column, images.shape[3])[:, None, :]
+    return images.masked_fill(square[:, None], 0.0)
+
+
+def random_boxes(
+    uniform: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Crop boxes as torchvision's RandomResizedCrop draws them: ten attempts, then the largest central crop.
+
+    Args:
+        uniform: (N, 22) numbers in [0, 1): ten areas, ten aspect ratios, one row and one column.
+        height, width: of the images, pixels.
+        scale: range of the crop's share of the area.
+        ratio: range of width / height, drawn on a log scale.
+
+    Returns:
+        top, left, height, width in whole pixels, (N,) each.
+    """
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform[:, :10])
+    log_ratio = [math.log(r) for r in ratio]
+    aspect = torch.exp(log_ratio[0] + (log_ratio[1] - log_ratio[0]) * uniform[:, 10:20])
+    w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.int().argmax(1, keepdim=True)  # the first attempt that fits
+    aspect_all = min(max(width / height, ratio[0]), ratio[1])
+    fallback_w, fallback_h = min(width, round(height * aspect_all)), min(height, round(width / aspect_all))
+    any_fits = fits.any(1)
+    w = w.gather(1, first)[:, 0].where(any_fits, fallback_w)
+    h = h.gather(1, first)[:, 0].where(any_fits, fallback_h)
+    top = (uniform[:, 20] * (height - h + 1)).floor().where(any_fits, (height - fallback_h) // 2)
+    left = (uniform[:, 21] * (width - w + 1)).floor().where(any_fits, (width - fallback_w) // 2)
+    return top, left, h, w
+
+
+@dataclass(frozen=True)
+class SimCLRAugmentation:
+    """One random view of every image of a batch; call it twice for a positive pair.
+
+    Operations and order: random resized crop, flips, colour jitter, grayscale, blur, normalisation; the satellite
+    extras are off until switched on. The crop chooses the scale from the native pixels: no resizing before it.
+    """
+
+    size: int = 64  # pixels of the view
+    scale: tuple[float, float] = (0.2, 1.0)  # crop area as a share of the image
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # crop width / height
+    hflip: float = 0.5  # probability
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
+    jitter_p: float = 0.8
+    gray_p: float = 0.2
+    blur_sigma: tuple[float, float] | None = (0.1, 2.0)  # pixels; None switches the blur off
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    vflip: float = 0.0  # satellite extra: 0.5 where north is not up
+    rotate: bool = False  # satellite extra: a random number of quarter turns
+    solarize_p: float = 0.0  # satellite extra: published value 0.2; inverts pixels from 128 of 255 up
+    noise_p: float = 0.0  # satellite extra: published value 0.3; Gaussian, σ 0.05
+    cutout_p: float = 0.0  # satellite extra: published value 0.2; one black 16-pixel square
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """(N, C, H, W) uint8, or float in [0, 1] → (N, C, size, size) float32, normalised, on the same device.
+
+        Every random number is drawn from `generator`, so the same state gives the same views.
+
+        Raises:
+            ValueError: not a batch of images; colour operations asked for on other than three channels.
+        """
+        if images.dim() != 4:
+            raise ValueError(f"expected a batch (N, C, H, W), got {tuple(images.shape)}")
+        if images.shape[1] != 3 and (self.jitter_p or self.gray_p):
+            raise ValueError(f"colour jitter and grayscale need RGB, got {images.shape[1]} channels: set both p to 0")
+        # one draw and one copy to the device for all parameters of the batch
+        u = torch.rand(len(images), 41, generator=generator, device=generator.device).to(images.device)
+        noise_shape = (len(images), images.shape[1], self.size, self.size)
+        noise = torch.randn(noise_shape, generator=generator, device=generator.device) if self.noise_p else u
+        chunk = CPU_CHUNK if images.device.type == "cpu" else max(1, len(images))
+        pieces = (t.split(chunk) for t in (images, u, noise.to(images.device)))
+        with torch.autocast(images.device.type, enabled=False):
+            views = [self._view(to_unit(x), *rest) for x, *rest in zip(*pieces, strict=True)]
+        return torch.cat(views).contiguous(memory_format=torch.channels_last)
+
+    def _view(self, x: Tensor, u: Tensor, noise: Tensor) -> Tensor:
+        box = random_boxes(u[:, :22], *x.shape[2:], self.scale, self.ratio)
+        x = resized_crop(x, *box, self.size, hflip=u[:, 22] < self.hflip, vflip=u[:, 23] < self.vflip)
+        if self.rotate:
+            x = rot90(x, (4 * u[:, 24]).long())
+        if self.solarize_p:
+            x = torch.where((u[:, 25] < self.solarize_p).view(-1, 1, 1, 1) & (x >= 128 / 255), 1 - x, x)
+        if self.jitter_p:
+            jittered = (u[:, 26] < self.jitter_p).float()[:, None]
+            strength = x.new_tensor(self.jitter) * (2 * u[:, 27:31] - 1) * jittered
+            x = color_jitter(x, (1 + strength[:, :3]).clamp(min=0), strength[:, 3], u[:, 31:35].argsort(1))
+        if self.gray_p:
+            x = torch.where((u[:, 35] < self.gray_p).view(-1, 1, 1, 1), grayscale(x), x)
+        if self.blur_sigma:
+            x = gaussian_blur3(x, self.blur_sigma[0] + (self.blur_sigma[1] - self.blur_sigma[0]) * u[:, 36])
+        if self.noise_p:
+            x = (x + 0.05 * noise * (u[:, 37] < self.noise_p).view(-1, 1, 1, 1)).clamp(0, 1)
+        if self.cutout_p:
+            row, column = (self.size * u[:, 38:40]).long().unbind(1)
+            x = torch.where((u[:, 40] < self.cutout_p).view(-1, 1, 1, 1), cutout(x, row, column, 16), x)
+        return normalize(x, self.mean, self.std)
+
+
+def random_dihedral(images: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the eight flips and quarter turns for each square image: all a label on the ground can ask for."""
+    u = torch.rand(len(images), 2, generator=generator, device=generator.device).to(images.device)
+    images = torch.where((u[:, 0] < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
+    return rot90(images, (4 * u[:, 1]).long())
