@@ -1,0 +1,174 @@
+"""Checkpoints: their names, saving and loading. Tensors and plain values only, never a pickled object."""
+
+import json
+import os
+import shutil
+from datetime import datetime
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
+
+import torch
+from torch import nn
+
+from src.encoders import Classifier, build_encoder
+
+FORMAT_VERSION = 1
+# what torch.compile and DistributedDataParallel put before every key; the file must load without them
+WRAPPERS = ("_orig_mod", "module")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint can't be used; the message names the file, what was expected and what to do."""
+
+
+def contrastive_name(epochs: int, batch_size: int, loss: float, when: datetime) -> str:
+    """For example `best_contrastive_model_50Ep_32BS_Loss2_2010_20251215_061439.pth`."""
+    return f"best_contrastive_model_{epochs}Ep_{batch_size}BS_Loss{loss:.4f}".replace(".", "_") + f"_{_stamp(when)}.pth"
+
+
+def contrastive_alias(epochs: int) -> str:
+    """The short name under which notebooks 05–07 look for a pretrained encoder."""
+    return f"best_contrastive_model_{epochs}Ep.pth"
+
+
+def supervised_name(accuracy: float, when: datetime, arm: str = "progressive_unfr") -> str:
+    """For example `final_supervised_model_progressive_unfr_acc93.22_20251220_010103.pth`; accuracy in 0…1."""
+    return f"final_supervised_model_{arm}_acc{100 * accuracy:.2f}_{_stamp(when)}.pth"
+
+
+def _stamp(when: datetime) -> str:
+    return when.strftime("%Y%m%d_%H%M%S")
+
+
+def clean_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The module's state dict on the CPU, contiguous, without the prefixes of wrappers."""
+    state = {}
+    for key, tensor in module.state_dict().items():
+        key = ".".join(part for part in key.split(".") if part not in WRAPPERS)
+        state[key] = tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+    return state
+
+
+def save(path: str | Path, state: dict[str, Any], about: dict[str, Any]) -> Path:
+    """Write `state` (dicts of tensors and plain values) and `about` (config, epoch, metrics, versions: JSON values).
+
+    `about` is also written to a `.json` beside the file, for people. Both appear under their names only when
+    whole: a crash on the way leaves what was there before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"format": FORMAT_VERSION, **about}
+    text = json.dumps(about, indent=1)  # raises before anything is written if a value isn't plain
+    with _replacing(path.with_suffix(".json")) as beside, _replacing(path) as partial:
+        beside.write_text(text + "\n")
+        torch.save({"state": state, "about": json.loads(text)}, partial)
+    return path
+
+
+class _replacing:
+    """Write to a temporary name; rename over the target on success, remove on failure."""
+
+    def __init__(self, target: Path) -> None:
+        self.target, self.partial = target, target.with_name(f".{target.name}.partial-{os.getpid()}")
+
+    def __enter__(self) -> Path:
+        return self.partial
+
+    def __exit__(self, kind, *_) -> None:
+        if kind is None:
+            self.partial.replace(self.target)
+        else:
+            self.partial.unlink(missing_ok=True)
+
+
+def copy(source: Path, target: Path) -> Path:
+    """Copy a checkpoint and its `.json` to another name, each atomically."""
+    for suffix in (".json", ".pth"):
+        with _replacing(target.with_suffix(suffix)) as partial:
+            shutil.copyfile(source.with_suffix(suffix), partial)
+    return target
+
+
+def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a checkpoint on the CPU: (state, about) as given to `save`.
+
+    Raises:
+        CheckpointError: missing, truncated, holding code, of another program, or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {path}: run the notebook that makes it, or check the name")
+    if not is_zipfile(path):
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint (truncated, or not a .pth file): copy or make it again"
+        )
+    try:
+        with ZipFile(path) as file:
+            damaged = file.testzip()  # torch checks no checksums: a flipped bit would load as another weight
+        if damaged:
+            raise BadZipFile(f"checksum of {damaged}")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values, so it could run code when loaded: refused. "
+            f"Export its state dict where you trust it. ({str(error).splitlines()[0]})"
+        ) from error
+    except (RuntimeError, BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): copy or make it again") from error
+    if not isinstance(content, dict) or content.keys() != {"state", "about"} or "format" not in content["about"]:
+        raise CheckpointError(f"{path} was not written by ood-satellite: expected the keys 'state' and 'about'")
+    if content["about"]["format"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has checkpoint format {content['about']['format']}, this code reads up to {FORMAT_VERSION}: "
+            "update ood-satellite"
+        )
+    return content["state"], content["about"]
+
+
+def restore(module: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Load a state dict strictly: every key there, no key more, every shape equal.
+
+    Raises:
+        CheckpointError: it belongs to another architecture.
+    """
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit {type(module).__name__}: {str(error)[:500]}") from error
+
+
+def load_encoder(path: str | Path, expect: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """The pretrained encoder of a checkpoint in eval mode, built as its config says, and what is known about it.
+
+    Raises:
+        CheckpointError: unusable file (see `load`), no encoder in it, or another encoder than `expect`.
+    """
+    state, about = load(path)
+    if "encoder" not in state:
+        raise CheckpointError(f"{path} holds no encoder but {sorted(state)}: expected a pretraining checkpoint")
+    encoder = _build(about["config"], path, expect)
+    restore(encoder, state["encoder"], path)
+    return encoder.eval(), about
+
+
+def load_classifier(path: str | Path, expect: str | None = None) -> tuple[Classifier, dict[str, Any]]:
+    """The fine-tuned classifier of a checkpoint in eval mode, and what is known about it.
+
+    Raises:
+        CheckpointError: unusable file (see `load`), no classifier in it, or another encoder than `expect`.
+    """
+    state, about = load(path)
+    if "classifier" not in state:
+        raise CheckpointError(f"{path} holds no classifier but {sorted(state)}: expected a fine-tuning checkpoint")
+    config = about["config"]
+    classifier = Classifier(_build(config, path, expect), len(about["classes"]), config["dropout"])
+    restore(classifier, state["classifier"], path)
+    return classifier.eval(), about
+
+
+def _build(config: dict[str, Any], path: str | Path, expect: str | None) -> nn.Module:
+    if expect is not None and config["encoder"] != expect:
+        raise CheckpointError(f"{path} holds the encoder {config['encoder']!r}, expected {expect!r}: pick another file")
+    return build_encoder(config["encoder"], config["in_channels"], config["image_size"], config["dropout"])

@@ -1,0 +1,93 @@
+"""What a frozen encoder knows: features, kNN and linear probes on labelled images."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from src.augmentations import normalize, resize, to_unit
+from src.runtime import Runtime
+
+
+def prepare(images: np.ndarray | Tensor, size: int, device: torch.device) -> Tensor:
+    """The one transform of evaluation, ID and OOD alike: (N, H, W, C) uint8 → (N, C, size, size) normalised."""
+    batch = torch.as_tensor(images).to(device, non_blocking=True).permute(0, 3, 1, 2)
+    with torch.autocast(batch.device.type, enabled=False):  # resizing is a matrix product: keep it in float32
+        return normalize(resize(to_unit(batch), size)).contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Give every module its train or eval mode back afterwards: frozen stages differ from open ones."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@torch.inference_mode()
+def embed(module: nn.Module, images: np.ndarray, size: int, runtime: Runtime, batch_size: int = 256) -> np.ndarray:
+    """Run an encoder (or classifier) in eval mode over (N, H, W, C) uint8 images.
+
+    Returns:
+        (N, D) float32 features, or logits.
+
+    Raises:
+        ValueError: no images.
+    """
+    if len(images) == 0:
+        raise ValueError("no images to run the network on")
+    outputs = []
+    with modes_kept(module), runtime.autocast():
+        module.eval()
+        for start in range(0, len(images), batch_size):
+            batch = prepare(images[start : start + batch_size], size, runtime.device)
+            outputs.append(module(batch).float().cpu())
+    return torch.cat(outputs).numpy()
+
+
+def knn_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray,
+                 k: int = 20) -> float:  # fmt: skip
+    """Accuracy in [0, 1] of the majority among the k nearest training features by cosine."""
+    knn = KNeighborsClassifier(min(k, len(train)), metric="cosine").fit(train, train_labels)
+    return float(knn.score(test, test_labels))
+
+
+def linear_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
+    """Accuracy in [0, 1] of logistic regression on standardised features (the linear evaluation of SimCLR §4)."""
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return float(probe.fit(train, train_labels).score(test, test_labels))
+
+
+def knn_probe(
+    images: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray, size: int, runtime: Runtime,
+    limit: int = 5000,
+) -> Callable[[nn.Module], float]:  # fmt: skip
+    """A function encoder → kNN accuracy, for `pretrain` to call every few epochs.
+
+    Args:
+        images, labels: a labelled store's arrays.
+        train, test: row numbers of the reference images and of the ones to classify (never the test split).
+        size: of the views, pixels.
+        limit: at most so many reference images, evenly spread over `train`, and a fifth as many to classify.
+    """
+    train, test = _spread(train, limit), _spread(test, limit // 5)
+    reference, query = images[train], images[test]
+
+    def probe(encoder: nn.Module) -> float:
+        features = embed(encoder, reference, size, runtime), embed(encoder, query, size, runtime)
+        return knn_accuracy(features[0], labels[train], features[1], labels[test])
+
+    return probe
+
+
+def _spread(rows: np.ndarray, limit: int) -> np.ndarray:
+    return rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
