@@ -1,0 +1,83 @@
+"""Where a notebook finds its data and how big it runs: `paper` (the study's numbers) and `demo` (made data, a CPU)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.data.bigearthnet import EUROSAT_STRETCH, bigearthnet_store
+from src.data.demo import make_demo
+from src.data.eurosat import Split, eurosat_store, stratified_split
+from src.data.store import PatchStore
+from src.data.ucmerced import STUDY_CLASSES, ucmerced_store
+
+ROOT = Path(__file__).resolve().parents[1]  # of the checkout: notebooks may be run from any folder
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Folders and sizes. The layout under `data` is the same for made and for real data (see SETUP.md)."""
+
+    data: Path
+    models: Path
+    figures: Path
+    long: int  # pretraining epochs of notebook 01
+    short: int  # pretraining epochs of notebook 02
+    batch_size: int  # images, in pretraining and in fine-tuning
+    image_size: int  # pixels
+    phases: tuple[int, int, int]  # fine-tuning epochs: head, last stage, everything
+    lr_finetune: float
+    mc_samples: int
+    probe_every: int  # epochs
+
+    def bigearthnet(self, stretch: float = EUROSAT_STRETCH) -> PatchStore:
+        """The unlabelled patches of the official training split. Raises DataError if they aren't there."""
+        store = self.data / "stores" / f"bigearthnet_train_rgb_{stretch:g}"
+        return bigearthnet_store(self.data / "BigEarthNet-v1.0", store, self.data / "splits/train.csv", stretch)
+
+    def eurosat(self, seed: int = 0) -> tuple[PatchStore, Split]:
+        """EuroSAT and its 80/10/10 split. Raises DataError if it isn't there."""
+        store = eurosat_store(self.data / "eurosat/2750", self.data / "stores/eurosat")
+        return store, stratified_split(store, seed)
+
+    def ucmerced(self, classes: tuple[str, ...] = STUDY_CLASSES) -> PatchStore:
+        """UC Merced, the study's three classes unless told. Raises DataError if it isn't there."""
+        store = self.data / "stores" / "-".join(("ucmerced", *classes))
+        return ucmerced_store(self.data / "UCMerced_LandUse/Images", store, classes)
+
+    def unlabelled(self, source: str, stretch: float = EUROSAT_STRETCH, seed: int = 0) -> tuple[np.ndarray, dict]:
+        """Images to pretrain on, (N, H, W, 3) uint8, and what they are.
+
+        Args:
+            source: "bigearthnet", or "eurosat-train": EuroSAT's training images with their labels unused, which
+                is in-domain pretraining and a different claim.
+        """
+        if source == "bigearthnet":
+            store = self.bigearthnet(stretch)
+            return store.images, store.about
+        if source == "eurosat-train":
+            store, split = self.eurosat(seed)
+            return store.images[split.train], {**store.about, "subset": f"training split, seed {seed}, labels unused"}
+        raise ValueError(f"pretrain on 'bigearthnet' or 'eurosat-train', not {source!r}")
+
+
+def open_profile(name: str, workspace: str | Path | None = None) -> Profile:
+    """The profile of this name; `demo` makes its data on first use (seconds, no download).
+
+    Args:
+        workspace: folder that holds (or gets) `data/`, `models/` and `umap_visualizations/`; None: the checkout.
+    """
+    root = Path(workspace or ROOT)
+    if name == "paper":
+        return Profile(
+            data=root / "data", models=root / "models", figures=root / "umap_visualizations",
+            long=300, short=50, batch_size=64, image_size=64, phases=(10, 10, 80), lr_finetune=1e-4,
+            mc_samples=50, probe_every=5,
+        )  # fmt: skip
+    if name == "demo":
+        return Profile(
+            data=make_demo(root / "data/demo"), models=root / "models/demo", figures=root / "umap_visualizations/demo",
+            long=24, short=8, batch_size=32, image_size=32, phases=(2, 2, 8), lr_finetune=3e-4,
+            mc_samples=20, probe_every=4,
+        )  # fmt: skip
+    raise ValueError(f"PROFILE must be 'paper' or 'demo', not {name!r}")
