@@ -1,0 +1,112 @@
+"""Small real files in the layouts of the three data sets, and the modules of the command line run for real."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+from rasterio import Affine
+
+from src.data.eurosat import CLASSES
+from src.data.ucmerced import STUDY_CLASSES
+
+REPOSITORY = Path(__file__).parents[1]
+
+torch.set_num_threads(1)  # networks are small: more threads would mostly wait for one another
+
+
+def _write_band(path, band, **profile):
+    with rasterio.open(
+        path, "w", driver="GTiff", height=band.shape[-2], width=band.shape[-1], dtype=band.dtype,
+        crs="EPSG:32633", transform=Affine(10, 0, 600000, 0, -10, 5000000),
+        **{"count": 1 if band.ndim == 2 else len(band), **profile},
+    ) as file:  # fmt: skip
+        file.write(band if band.ndim == 3 else band[None])
+
+
+@pytest.fixture(scope="session")
+def write_band():
+    """(path, (H, W) or (count, H, W) array, **GDAL options) → a GeoTIFF with a place on Earth."""
+    return _write_band
+
+
+@pytest.fixture(scope="session")
+def write_patch():
+    """(root, name, B04=array, …) → the folder of one BigEarthNet patch; bands not given hold random numbers."""
+
+    def write(root, name, **bands):
+        folder = root / name
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(len(list(root.iterdir())))
+        for band in ("B02", "B03", "B04"):
+            values = bands.get(band, rng.integers(0, 3000, (120, 120)))
+            _write_band(folder / f"{name}_{band}.tif", np.asarray(values, np.uint16))
+        # a 60 m band, as in every real patch: reading RGB must not stumble over it
+        _write_band(folder / f"{name}_B01.tif", np.ones((20, 20), np.uint16))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def eurosat(tmp_path):
+    """`2750/<Class>/<Class>_<n>.jpg` for n = 1, 2 and 10 of all ten classes, every image of another colour."""
+    root = tmp_path / "EuroSAT" / "2750"
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for n in (10, 2, 1):
+            Image.new("RGB", (16, 16), (25 * label, 20 * n, 100)).save(root / name / f"{name}_{n}.jpg", quality=95)
+    return root
+
+
+@pytest.fixture
+def ucmerced(tmp_path):
+    """`Images/<class>/<class>NN.tif` for the three study classes: 256×256 of noise, and a 249×251 colour ramp."""
+    root = tmp_path / "UCMerced_LandUse" / "Images"
+    rng = np.random.default_rng(0)
+    for name in STUDY_CLASSES:
+        (root / name).mkdir(parents=True)
+        noise = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
+        ramp = np.stack(np.broadcast_arrays(np.arange(249)[:, None], np.arange(251), 99), -1).astype(np.uint8)
+        for n, image in enumerate([noise, ramp]):
+            Image.fromarray(image).save(root / name / f"{name}{n:02}.tif")
+    return root
+
+
+@pytest.fixture(scope="session")
+def command():
+    """(module, *arguments) → what to hand to subprocess to run it as a user does, on as many threads as here."""
+
+    def build(module, *arguments):
+        return {
+            "args": [sys.executable, "-m", module, *map(str, arguments)],
+            "cwd": REPOSITORY,
+            "env": {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        }
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def run_module(command):
+    """(module, *arguments) → the finished process, with its exit code and both outputs."""
+    return lambda *what: subprocess.run(**command(*what), capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="session")
+def one_error_line():
+    """(finished process) → its error line, having made sure that it failed, said why in one line and no traceback."""
+
+    def check(process):
+        assert process.returncode == 1
+        assert "Traceback" not in process.stderr
+        errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and process.stderr.endswith(f"{errors[0]}\n")
+        return errors[0]
+
+    return check

@@ -1,0 +1,497 @@
+"""Every operation against torchvision, one image at a time, and what the batched pipeline promises.
+
+Inputs are float unless a test says otherwise: on uint8 torchvision rounds after every operation, we never do.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.functional as TF
+from PIL import Image
+from scipy import stats
+from torchvision.transforms import RandomResizedCrop
+
+from src import augmentations as A
+from src.augmentations import SimCLRAugmentation
+
+torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
+
+TIGHT = {"rtol": 0, "atol": 1e-5}  # float32 rounding over a few dozen terms; one grey level of 255 is 4e-3
+UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # a view before normalisation
+OFF = {"hflip": 0.0, "jitter_p": 0.0, "gray_p": 0.0, "blur_sigma": None, **UNIT}
+WHOLE = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), **OFF}  # the view is the image until something is switched on
+EVERYTHING = {"vflip": 0.5, "rotate": True, "solarize_p": 0.5, "noise_p": 0.5, "cutout_p": 0.5}
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def photos(n=4, height=32, width=32, channels=3, seed=0):
+    """Noise over a ramp, with pure black, white, grey and primary pixels: the corners of every colour operation."""
+    x = torch.rand(n, channels, height, width, generator=rng(seed))
+    x[:, :, :4] *= torch.linspace(0, 1, width)
+    if channels == 3:
+        corners = torch.tensor([*itertools.product((0.0, 1.0), repeat=3), (0.5, 0.5, 0.5), (0.7, 0.7, 0.2)])
+        x[:, :, 5, : len(corners)] = corners.T[:, :width]
+    return x
+
+
+def each(function, images, *parameters):
+    """`function` of one image and its own parameters, stacked."""
+    return torch.stack([function(x, *row) for x, *row in zip(images, *parameters, strict=True)])
+
+
+def whole(*values):
+    return [torch.tensor(v) for v in values]
+
+
+BOXES = [
+    ((32, 32), (0, 0, 32, 32)),  # the whole image
+    ((32, 32), (5, 7, 20, 13)),  # inside
+    ((32, 32), (0, 19, 9, 13)),  # in the corner
+    ((32, 32), (31, 31, 1, 1)),  # one pixel
+    ((40, 90), (2, 3, 37, 80)),  # shrinking a non-square image
+    ((150, 70), (0, 0, 150, 70)),  # shrinking sixfold: a wide antialiasing filter
+    ((50, 9), (10, 0, 30, 9)),  # shrinking down, enlarging across
+]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("size", [8, 24, 64])
+@pytest.mark.parametrize(("shape", "box"), BOXES)
+def test_resized_crop_equals_torchvision(shape, box, size, flip):
+    x = photos(1, *shape)
+    expected = TF.resized_crop(x, *box, [size, size], antialias=True)
+    expected = TF.vflip(TF.hflip(expected)) if flip else expected
+    flips = {"hflip": torch.tensor([flip]), "vflip": torch.tensor([flip])}
+    ours = A.resized_crop(x, *(torch.tensor([v]) for v in box), size, **flips)
+    torch.testing.assert_close(ours, expected, **TIGHT)
+
+
+def test_resized_crop_gives_each_image_its_own_box_and_flips():
+    x = photos(4, 40, 50)
+    boxes = whole([0, 3, 10, 20], [1, 0, 25, 9], [40, 10, 30, 15], [49, 12, 25, 41])
+    hflip, vflip = torch.tensor([False, True, False, True]), torch.tensor([False, False, True, True])
+
+    def reference(image, top, left, height, width, h, v):
+        crop = TF.resized_crop(image[None], top, left, height, width, [24, 24], antialias=True)[0]
+        crop = TF.hflip(crop) if h else crop
+        return TF.vflip(crop) if v else crop
+
+    expected = each(reference, x, *boxes, hflip, vflip)
+    torch.testing.assert_close(A.resized_crop(x, *boxes, 24, hflip=hflip, vflip=vflip), expected, **TIGHT)
+
+
+def test_resize_equals_torchvision_antialiased():
+    x = photos(2, 256, 256)
+    torch.testing.assert_close(A.resize(x, 64), TF.resize(x, [64, 64], antialias=True), **TIGHT)
+    # and not the aliased one, which is what plain interpolation would give
+    assert (A.resize(x, 64) - TF.resize(x, [64, 64], antialias=False)).abs().max() > 0.1
+
+
+def test_resize_to_its_own_size_is_the_image_itself():
+    x = photos(2, 64, 64)
+    assert torch.equal(A.resize(x, 64), x)
+    identity = whole([0, 0], [0, 0], [64, 64], [64, 64])
+    torch.testing.assert_close(A.resized_crop(x, *identity, 64), x, rtol=0, atol=1e-6)
+
+
+def test_rot90_equals_torch_rot90():
+    x, turns = photos(4), torch.arange(4)
+    assert torch.equal(A.rot90(x, turns), each(lambda image, k: torch.rot90(image, int(k), (1, 2)), x, turns))
+
+
+def test_grayscale_equals_torchvision():
+    x = photos()
+    torch.testing.assert_close(A.grayscale(x), TF.rgb_to_grayscale(x), **TIGHT)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_adjustment_equals_torchvision(name):
+    factors = [0.0, 0.3, 0.6, 1.0, 1.4, 2.5]
+    x = photos(len(factors))
+    expected = each(getattr(TF, f"adjust_{name}"), x, factors)
+    torch.testing.assert_close(getattr(A, f"adjust_{name}")(x, torch.tensor(factors)), expected, **TIGHT)
+
+
+def test_hue_equals_torchvision():
+    shifts = [-0.5, -0.1, -0.01, 0.0, 0.1, 0.25, 0.5]
+    x = photos(len(shifts))
+    # torchvision takes hue through floor(6h) and a table: other arithmetic, same number
+    torch.testing.assert_close(A.adjust_hue(x, torch.tensor(shifts)), each(TF.adjust_hue, x, shifts), **TIGHT)
+
+
+def test_hue_leaves_grey_pixels_grey():
+    x = torch.linspace(0, 1, 64).view(1, 1, 8, 8).expand(2, 3, 8, 8)
+    assert torch.equal(A.adjust_hue(x, torch.tensor([0.3, -0.5])), x)
+
+
+def test_color_jitter_equals_torchvision_in_all_24_orders():
+    orders = torch.tensor(list(itertools.permutations(range(4))))
+    x = photos(len(orders))
+    factors = 0.6 + 0.8 * torch.rand(len(orders), 3, generator=rng(1))
+    hue = 0.2 * torch.rand(len(orders), generator=rng(2)) - 0.1
+
+    def reference(image, factors, hue, order):
+        operations = [TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue]
+        for n in order.tolist():
+            image = operations[n](image, [*factors.tolist(), hue.item()][n])
+        return image
+
+    expected = each(reference, x, factors, hue, orders)
+    torch.testing.assert_close(A.color_jitter(x, factors, hue, orders), expected, **TIGHT)
+    # the orders do differ, or the agreement would show nothing about them
+    same = A.color_jitter(x[:1].expand_as(x), factors[:1].expand_as(factors), hue[:1].expand_as(hue), orders)
+    assert (same[1:] - same[:-1]).abs().amax((1, 2, 3)).max() > 0.02
+
+
+def test_blur_equals_torchvision():
+    sigmas = [0.1, 0.3, 0.5, 1.0, 1.5, 2.0]
+    x = photos(len(sigmas), 16, 24)
+    expected = each(lambda image, sigma: TF.gaussian_blur(image, [3, 3], [sigma, sigma]), x, sigmas)
+    torch.testing.assert_close(A.gaussian_blur3(x, torch.tensor(sigmas)), expected, **TIGHT)
+
+
+def test_solarize_equals_torchvision():
+    # no resizing before it, else a pixel at the threshold could round to either side
+    x = (255 * photos(2, 16, 16)).byte()
+    views = SimCLRAugmentation(size=16, solarize_p=1.0, **WHOLE)(x, rng())
+    torch.testing.assert_close(views, TF.solarize(x, 128) / 255, rtol=0, atol=1e-6)
+    assert not torch.allclose(views, x / 255)
+
+
+def test_normalize_equals_torchvision():
+    x = photos()
+    expected = TF.normalize(x, A.IMAGENET_MEAN, A.IMAGENET_STD)
+    torch.testing.assert_close(A.normalize(x), expected, **TIGHT)
+
+
+def test_crop_and_brightness_are_within_two_grey_levels_of_pil():
+    # Pillow rounds to whole grey levels after the crop (and between its two passes) and truncates after the
+    # brightness: at most half a level each for the passes, carried through the factor 1.4, and one for the truncation
+    x = (255 * photos(3, 48, 60)).byte()
+    boxes, factors = whole([0, 5, 20], [3, 0, 31], [48, 30, 20], [50, 60, 28]), torch.tensor([0.6, 1.1, 1.4])
+
+    def reference(image, top, left, height, width, factor):
+        crop = TF.resized_crop(Image.fromarray(image.permute(1, 2, 0).numpy()), top, left, height, width, [32, 32])
+        return TF.pil_to_tensor(TF.adjust_brightness(crop, float(factor)))
+
+    expected = each(reference, x, *(b.tolist() for b in boxes), factors).float()
+    ours = 255 * A.adjust_brightness(A.resized_crop(A.to_unit(x), *boxes, 32), factors)
+    assert (ours - expected).abs().max() <= 2.0
+    assert (ours - expected).abs().mean() < 0.7  # and no offset beyond the truncation
+
+
+def torchvision_boxes(n, height, width, scale, ratio):
+    image = torch.empty(1, height, width)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.tensor([RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(n)]).T
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (60, 110)])
+@pytest.mark.parametrize("scale", [(0.2, 1.0), (0.08, 0.5)])
+def test_boxes_are_distributed_as_torchvisions(height, width, scale):
+    ratio = (3 / 4, 4 / 3)
+    ours = A.random_boxes(torch.rand(3000, 22, generator=rng(1)), height, width, scale, ratio)
+    theirs = torchvision_boxes(3000, height, width, scale, ratio)
+
+    def described(top, left, h, w):
+        # position as a share of the room there is: the box's size is compared by itself
+        return [h * w, w / h, top / (height - h).clamp(min=1), left / (width - w).clamp(min=1)]
+
+    for mine, reference in zip(described(*ours), described(*theirs.float()), strict=True):
+        assert stats.ks_2samp(mine.numpy(), reference.numpy()).pvalue > 1e-3
+
+
+def test_boxes_are_whole_pixels_inside_the_image_and_reach_its_edges():
+    top, left, h, w = A.random_boxes(torch.rand(5000, 22, generator=rng()), 40, 56, (0.2, 1.0), (0.75, 4 / 3))
+    assert all(torch.equal(v, v.round()) for v in (top, left, h, w))
+    assert (min(top.min(), left.min()), (top + h).max(), (left + w).max()) == (0, 40, 56)
+    assert h.min() > 0 and w.min() > 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 200), (200, 10), (7, 100), (300, 11)])
+def test_extreme_images_fall_back_to_torchvisions_central_crop(height, width):
+    # a crop of 80 % of the area cannot have an aspect near 1 here: all ten attempts fail
+    boxes = A.random_boxes(torch.rand(5, 22, generator=rng()), height, width, (0.8, 1.0), (3 / 4, 4 / 3))
+    expected = torchvision_boxes(1, height, width, (0.8, 1.0), (3 / 4, 4 / 3))
+    assert torch.equal(torch.stack(boxes), expected.float().expand(4, 5))
+
+
+def test_fallback_between_the_ratios_is_the_whole_image():
+    # areas above the image's own never fit
+    boxes = A.random_boxes(torch.rand(3, 22, generator=rng()), 30, 33, (1.5, 2.0), (3 / 4, 4 / 3))
+    assert torch.equal(torch.stack(boxes), torch.tensor([0.0, 0, 30, 33])[:, None].expand(4, 3))
+
+
+def outside(count, n, p):
+    return stats.binomtest(count, n, p).pvalue <= 1e-3
+
+
+@pytest.mark.parametrize("p", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("option", ["hflip", "vflip", "gray_p", "jitter_p", "solarize_p", "noise_p", "cutout_p"])
+def test_operations_happen_at_their_rate(option, p):
+    n = 600
+    x = photos(1, 16, 16, seed=5).expand(n, -1, -1, -1)
+    views = SimCLRAugmentation(size=16, **{**WHOLE, option: p})(x, rng(3))
+    changed = ((views - x).abs().amax((1, 2, 3)) > 1e-4).sum().item()
+    assert not outside(changed, n, p)
+
+
+def test_flips_happen_independently_of_each_other():
+    n = 800
+    x = torch.tensor([[0.0, 1.0], [2.0, 3.0]]).div(3).expand(n, 3, 2, 2)
+    views = SimCLRAugmentation(size=2, vflip=0.5, **{**WHOLE, "hflip": 0.5})(x, rng())
+    first = (3 * views[:, 0, 0, 0]).round().long()
+    assert stats.chisquare(first.bincount(minlength=4).numpy()).pvalue > 1e-3
+
+
+def test_jitter_strengths_fill_their_range():
+    # of a grey image only brightness acts, and shows its factor
+    x = torch.full((3000, 3, 2, 2), 0.4)
+    options = {**WHOLE, "jitter": (0.4, 0.0, 0.0, 0.0), "jitter_p": 1.0}
+    factors = SimCLRAugmentation(size=2, **options)(x, rng())[:, 0, 0, 0] / 0.4
+    assert stats.kstest(factors.numpy(), "uniform", (0.6, 0.8)).pvalue > 1e-3
+
+
+def test_all_24_orders_of_the_jitter_occur(monkeypatch):
+    seen = []
+    monkeypatch.setattr(A, "color_jitter", lambda x, factors, hue, order: seen.append(order) or x)
+    SimCLRAugmentation(size=2, **{**WHOLE, "jitter_p": 1.0})(torch.rand(2400, 3, 2, 2), rng())
+    orders, counts = torch.cat(seen).unique(dim=0, return_counts=True)
+    assert len(orders) == 24
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+
+
+def test_order_of_the_jitter_is_independent_of_its_strength(monkeypatch):
+    seen = []
+    monkeypatch.setattr(A, "color_jitter", lambda x, *parameters: seen.append(parameters) or x)
+    SimCLRAugmentation(size=2, **{**WHOLE, "jitter_p": 1.0})(torch.rand(2000, 3, 2, 2), rng())
+    factors, hue, order = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    strengths, places = torch.cat([factors, hue[:, None]], 1), order.argsort(1).float()
+    between = torch.corrcoef(torch.cat([strengths, places], 1).T)[:4, 4:]
+    assert between.abs().max() < 4 / 2000**0.5  # four standard errors of no correlation
+
+
+def test_blur_strengths_fill_their_range(monkeypatch):
+    seen = []
+    monkeypatch.setattr(A, "gaussian_blur3", lambda x, sigma: seen.append(sigma) or x)
+    SimCLRAugmentation(size=2, **{**WHOLE, "blur_sigma": (0.1, 2.0)})(torch.rand(2000, 3, 2, 2), rng())
+    assert stats.kstest(torch.cat(seen).numpy(), "uniform", (0.1, 1.9)).pvalue > 1e-3
+
+
+def test_every_image_of_a_batch_gets_its_own_view():
+    x = photos(1).expand(64, -1, -1, -1)
+    views = SimCLRAugmentation(size=32)(x, rng()).flatten(1)
+    distances = torch.cdist(views, views) + torch.eye(64) * 1e3
+    assert distances.min() > 0.1
+
+
+def test_same_generator_state_same_views_other_state_other_views():
+    x, augment = photos(8), SimCLRAugmentation(size=24, **EVERYTHING)
+    first = augment(x, rng(1))
+    assert torch.equal(augment(x, rng(1)), first)
+    assert not torch.equal(augment(x, rng(2)), first)
+
+
+def test_second_call_on_one_generator_gives_the_other_view_of_the_pair():
+    x, generator = photos(8), rng()
+    one, two = (SimCLRAugmentation(size=24)(x, generator) for _ in range(2))
+    assert ((one - two).abs().amax((1, 2, 3)) > 0.1).all()
+
+
+def test_global_random_numbers_are_neither_used_nor_moved():
+    x, augment = photos(4), SimCLRAugmentation(size=24, **EVERYTHING)
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002 — global state is the point
+    before, before_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first = augment(x, rng())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], before_numpy)  # noqa: NPY002
+    torch.manual_seed(2)
+    assert torch.equal(augment(x, rng()), first)
+
+
+@pytest.mark.parametrize("extras", [{}, EVERYTHING], ids=["default", "everything"])
+def test_chunking_does_not_change_the_views(monkeypatch, extras):
+    x, augment = photos(10, 40, 40), SimCLRAugmentation(size=32, **extras)
+    monkeypatch.setattr(A, "CPU_CHUNK", 1000)
+    at_once = augment(x, rng())
+    monkeypatch.setattr(A, "CPU_CHUNK", 3)
+    assert torch.equal(augment(x, rng()), at_once)
+
+
+def test_a_views_parameters_do_not_depend_on_the_images():
+    # one image of the batch changed: the views of the others stay
+    x, augment = photos(5), SimCLRAugmentation(size=24, **EVERYTHING)
+    other = x.clone()
+    other[2] = 1 - other[2]
+    same = (augment(x, rng()) == augment(other, rng())).flatten(1).all(1)
+    assert same.tolist() == [True, True, False, True, True]
+
+
+def test_uint8_images_are_the_float_images_of_255():
+    x = (255 * photos(6)).byte()
+    augment = SimCLRAugmentation(size=24, **EVERYTHING)
+    assert torch.equal(augment(x, rng()), augment(x.float() / 255, rng()))
+
+
+def test_autocast_does_not_round_the_images():
+    x, augment = photos(4), SimCLRAugmentation(size=24)
+    outside_ = augment(x, rng())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(augment(x, rng()), outside_)
+
+
+@pytest.mark.parametrize("extras", [{}, EVERYTHING], ids=["default", "everything"])
+def test_views_are_float32_channels_last_and_in_range_before_normalisation(extras):
+    views = SimCLRAugmentation(size=24, **extras)((255 * photos(20, 30, 50)).byte(), rng())
+    assert (views.shape, views.dtype) == ((20, 3, 24, 24), torch.float32)
+    assert views.is_contiguous(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (A.IMAGENET_MEAN, A.IMAGENET_STD))
+    raw = views * std + mean
+    assert raw.min() > -1e-6 and raw.max() < 1 + 1e-6
+    assert raw.max() - raw.min() > 0.8
+
+
+@pytest.mark.parametrize("channels", [1, 12])
+def test_other_band_counts_run_without_colour_operations(channels):
+    mean, std = tuple(0.01 * n for n in range(channels)), (0.5,) * channels
+    augment = SimCLRAugmentation(size=24, jitter_p=0.0, gray_p=0.0, mean=mean, std=std, noise_p=1.0, rotate=True)
+    assert augment(photos(3, channels=channels), rng()).shape == (3, channels, 24, 24)
+
+
+def test_default_view_of_no_randomness_is_the_resized_normalised_image():
+    x = photos(2, 40, 40)
+    views = SimCLRAugmentation(size=24, **{**WHOLE, "mean": A.IMAGENET_MEAN, "std": A.IMAGENET_STD})(x, rng())
+    expected = TF.normalize(TF.resize(x, [24, 24], antialias=True), A.IMAGENET_MEAN, A.IMAGENET_STD)
+    torch.testing.assert_close(views, expected, rtol=0, atol=5e-5)
+
+
+def test_a_single_image_is_refused():
+    with pytest.raises(ValueError, match=r"expected a batch \(N, C, H, W\)"):
+        SimCLRAugmentation()(torch.rand(3, 32, 32), rng())
+
+
+def test_integer_reflectances_are_refused():
+    with pytest.raises(ValueError, match="stretch reflectances to uint8"):
+        SimCLRAugmentation()(torch.zeros(2, 3, 32, 32, dtype=torch.int32), rng())
+
+
+@pytest.mark.parametrize("option", ["jitter_p", "gray_p"])
+def test_colour_operations_on_five_bands_are_refused(option):
+    options = {**WHOLE, "mean": (0.0,) * 5, "std": (1.0,) * 5, option: 0.5}
+    with pytest.raises(ValueError, match="need RGB, got 5 channels"):
+        SimCLRAugmentation(**options)(photos(channels=5), rng())
+
+
+def test_mean_and_std_of_other_bands_are_refused():
+    with pytest.raises(ValueError, match="12-channel images, but mean and std have 3 values"):
+        SimCLRAugmentation(jitter_p=0.0, gray_p=0.0)(photos(channels=12), rng())
+
+
+def test_satellite_extras_are_off_by_default():
+    off = {"vflip": 0.0, "rotate": False, "solarize_p": 0.0, "noise_p": 0.0, "cutout_p": 0.0}
+    assert SimCLRAugmentation() == SimCLRAugmentation(**off)
+
+
+def test_an_extra_changes_nothing_but_itself():
+    # the parameters of all other operations come from the same columns of the same draw
+    x = photos(6)
+    plain, extra = (SimCLRAugmentation(size=32, vflip=v)(x, rng()) for v in (0.0, 1.0))
+    torch.testing.assert_close(extra, plain.flip(2), rtol=0, atol=1e-4)
+
+
+def test_vflip_turns_the_image_upside_down():
+    x = photos(4)
+    torch.testing.assert_close(SimCLRAugmentation(size=32, vflip=1.0, **WHOLE)(x, rng()), x.flip(2), **TIGHT)
+
+
+def test_rotate_gives_all_four_quarter_turns_equally_often():
+    x = photos(1, 8, 8).expand(400, -1, -1, -1)
+    views = SimCLRAugmentation(size=8, rotate=True, **WHOLE)(x, rng())
+    turned = [(views - torch.rot90(x, k, (2, 3))).abs().amax((1, 2, 3)) < 1e-5 for k in range(4)]
+    counts = [int(t.sum()) for t in turned]
+    assert sum(counts) == 400
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_grayscale_views_have_three_equal_channels():
+    views = SimCLRAugmentation(size=32, **{**WHOLE, "gray_p": 1.0})(photos(), rng())
+    assert torch.equal(views[:, 0], views[:, 1]) and torch.equal(views[:, 0], views[:, 2])
+
+
+def test_noise_is_gaussian_of_five_percent():
+    noise = SimCLRAugmentation(size=32, noise_p=1.0, **WHOLE)(torch.full((20, 3, 32, 32), 0.5), rng()) - 0.5
+    assert noise.std().item() == pytest.approx(0.05, rel=0.02)
+    assert stats.kstest(noise.flatten().numpy() / 0.05, "norm").pvalue > 1e-3
+    assert len(noise.unique()) > noise[0].numel()  # every pixel of every image has its own
+
+
+def test_cutout_blacks_out_sixteen_by_sixteen_around_its_centre():
+    ones = torch.ones(1, 3, 40, 40)
+    black = A.cutout(ones, torch.tensor([20]), torch.tensor([11]), 16) == 0
+    rows, columns = (black[0, 0].any(axis).nonzero()[:, 0] for axis in (1, 0))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (12, 27, 3, 18)
+    assert black[0].sum() == 3 * 16 * 16  # a full square, in all channels
+
+
+def test_cutout_is_cut_off_at_the_border():
+    # DeVries & Taylor: the centre is anywhere in the image, the square may stick out
+    black = A.cutout(torch.ones(2, 1, 40, 40), torch.tensor([0, 39]), torch.tensor([0, 39]), 16) == 0
+    assert [int(b.sum()) for b in black] == [8 * 8, 9 * 9]
+    assert black[0, 0, 0, 0] and black[1, 0, 39, 39]
+
+
+def test_cutout_centres_are_anywhere_in_the_view(monkeypatch):
+    seen = []
+    monkeypatch.setattr(A, "cutout", lambda x, row, column, length: seen.append((row, column, length)) or x)
+    SimCLRAugmentation(size=10, cutout_p=1.0, **WHOLE)(photos(1, 10, 10).expand(2000, -1, -1, -1), rng())
+    assert {length for *_, length in seen} == {16}
+    for axis in range(2):
+        counts = torch.cat([entry[axis] for entry in seen]).bincount()
+        assert len(counts) == 10
+        assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+
+
+def dihedral_group(image):
+    """All eight variants of one (C, H, H) image, by definition: four turns of it and four of its mirror image."""
+    return [torch.rot90(start, k, (1, 2)) for start in (image, image.flip(2)) for k in range(4)]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_random_dihedral_gives_all_eight_variants_and_nothing_else(dtype):
+    image = torch.arange(3 * 5 * 5).reshape(3, 5, 5).to(dtype)
+    out = A.random_dihedral(image.expand(800, -1, -1, -1), rng())
+    assert (out.dtype, out.shape) == (dtype, (800, 3, 5, 5))
+    # equality of integers: pixels are moved, none is interpolated, and channels stay in place
+    counts = [int((out == variant).flatten(1).all(1).sum()) for variant in dihedral_group(image)]
+    assert sum(counts) == 800
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_random_dihedral_keeps_every_image_in_its_row():
+    # labels stay where they are: row n must come from image n
+    x = photos(50, 6, 6)
+    out = A.random_dihedral(x, rng())
+    assert all(any(torch.equal(o, v) for v in dihedral_group(image)) for o, image in zip(out, x, strict=True))
+
+
+def test_random_dihedral_depends_on_its_generator_alone():
+    x = photos(20, 6, 6)
+    torch.manual_seed(1)
+    before, first = torch.get_rng_state(), A.random_dihedral(x, rng(1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(A.random_dihedral(x, rng(1)), first)
+    assert not torch.equal(A.random_dihedral(x, rng(2)), first)
+
+
+def test_luma_weights_are_torchvisions():
+    assert math.isclose(sum(A.GRAY), 1.0, abs_tol=2e-4)  # torchvision's own do not quite sum to one
+    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+    assert A.grayscale(red).item() == TF.rgb_to_grayscale(red).item()

@@ -1,0 +1,368 @@
+"""The three data sets read from real files, and every way those files are known to be broken."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from src.data.bigearthnet import bigearthnet_store, read_rgb
+from src.data.eurosat import CLASSES, eurosat_store, stratified_split
+from src.data.store import DataError, PatchStore
+from src.data.ucmerced import STUDY_CLASSES, ucmerced_store
+
+NAMES = ["S2A_MSIL2A_20170613T101031_9_5", "S2B_MSIL2A_20180413T095029_1_2", "S2A_MSIL2A_20171208T093351_30_41"]
+
+
+def cut(file, keep):
+    """Keep so many bytes of a file, or such a share of them."""
+    content = file.read_bytes()
+    file.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+
+
+# BigEarthNet: one patch
+
+
+def test_rgb_is_b04_b03_b02(tmp_path, write_patch):
+    full = np.ones((120, 120))
+    image = read_rgb(write_patch(tmp_path, NAMES[0], B04=2750 * full, B03=1375 * full, B02=550 * full))
+    assert image.shape == (120, 120, 3) and image.dtype == np.uint8
+    assert np.unique(image.reshape(-1, 3), axis=0).tolist() == [[255, 127, 51]]
+
+
+@pytest.mark.parametrize(("stretch", "arguments"), [(2750, {}), (10000, {"stretch": 10000.0})])
+def test_digital_numbers_are_stretched_and_clipped_exactly(tmp_path, write_patch, stretch, arguments):
+    dn = np.arange(120 * 120).reshape(120, 120)  # every number from 0 to far above white
+    image = read_rgb(write_patch(tmp_path, NAMES[0], B04=dn, B03=dn + 50000, B02=dn.T), **arguments)
+    expected = np.minimum(dn * 255 // stretch, 255)  # in whole numbers: no rounding to agree with by accident
+    np.testing.assert_array_equal(image[..., 0], expected)
+    np.testing.assert_array_equal(image[..., 1], 255)
+    np.testing.assert_array_equal(image[..., 2], expected.T)
+
+
+def test_a_missing_patch_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match=f"{NAMES[0]}_B04.tif is missing"):
+        read_rgb(tmp_path / NAMES[0])
+
+
+def test_a_missing_band_is_named(tmp_path, write_patch):
+    folder = write_patch(tmp_path, NAMES[0])
+    (folder / f"{NAMES[0]}_B02.tif").unlink()
+    with pytest.raises(DataError, match=f"{NAMES[0]}_B02.tif is missing"):
+        read_rgb(folder)
+
+
+DN = np.full((120, 120), 500)
+HOLED = np.where(np.eye(120) > 0, 0, DN)
+
+
+@pytest.mark.parametrize(
+    ("band", "profile", "reason"),
+    [
+        (DN[:60, :60].astype(np.uint16), {}, "expected 1 band of 120×120, got 1 of 60×60"),
+        (DN[:, :119].astype(np.uint16), {}, "got 1 of 120×119"),
+        (np.stack([DN, DN]).astype(np.uint16), {}, "got 2 of 120×120"),
+        (DN.astype(np.int16), {}, "expected uint16 digital numbers, got int16"),
+        (DN.astype(np.float32), {}, "expected uint16 digital numbers, got float32"),
+        (DN.astype(np.uint8), {}, "expected uint16 digital numbers, got uint8"),
+        (np.where(HOLED, HOLED, np.nan).astype(np.float32), {}, "NaN or infinite"),
+        (np.where(HOLED, HOLED, np.inf).astype(np.float32), {}, "NaN or infinite"),
+        (np.where(HOLED, HOLED, np.nan).astype(np.float32), {"nodata": np.nan}, "NaN or infinite"),
+        (HOLED.astype(np.uint16), {"nodata": 0}, r"120 pixels of nodata \(0\)"),
+    ],
+    ids=["small", "narrow", "two bands", "int16", "float32", "uint8", "NaN", "inf", "NaN as nodata", "nodata"],
+)
+def test_a_band_of_another_kind_is_refused_by_name(tmp_path, write_patch, write_band, band, profile, reason):
+    folder = write_patch(tmp_path, NAMES[0])
+    write_band(folder / f"{NAMES[0]}_B03.tif", band, **profile)
+    with pytest.raises(DataError, match=f"{NAMES[0]}_B03.tif.*{reason}"):
+        read_rgb(folder)
+
+
+def test_a_declared_nodata_value_that_no_pixel_has_is_fine(tmp_path, write_patch, write_band):
+    folder = write_patch(tmp_path, NAMES[0])
+    write_band(folder / f"{NAMES[0]}_B03.tif", DN.astype(np.uint16), nodata=0)
+    assert (read_rgb(folder)[..., 1] == 500 * 255 // 2750).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"compress": "deflate"}], ids=["plain", "deflate"])
+@pytest.mark.parametrize("keep", [0, 3, 60, 300, 0.5, 0.99], ids="{}".format)  # nothing, parts of the header, of data
+def test_a_cut_geotiff_is_never_filled_up(tmp_path, write_patch, write_band, options, keep):
+    folder = write_patch(tmp_path, NAMES[0])
+    file = folder / f"{NAMES[0]}_B04.tif"
+    write_band(file, np.random.default_rng(0).integers(1, 3000, (120, 120), dtype=np.uint16), **options)
+    read_rgb(folder)  # whole, it is fine
+    cut(file, keep)
+    with pytest.raises(DataError, match=f"{NAMES[0]}_B04.tif cannot be read"):
+        read_rgb(folder)
+
+
+# BigEarthNet: the store
+
+
+@pytest.fixture
+def bigearthnet(tmp_path, write_patch):
+    root = tmp_path / "BigEarthNet-v1.0"
+    for name in NAMES:
+        write_patch(root, name)
+    return root
+
+
+def split_list(tmp_path, names):
+    file = tmp_path / "train.csv"
+    file.write_text("\n".join(names) + "\n")
+    return file
+
+
+def files_in(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_every_folder_is_taken_when_no_list_is_given(tmp_path, bigearthnet):
+    store = bigearthnet_store(bigearthnet, tmp_path / "store")
+    assert store.names.tolist() == sorted(NAMES)
+    assert store.labels is None
+    for name, image in zip(store.names, store.images, strict=True):
+        np.testing.assert_array_equal(image, read_rgb(bigearthnet / name))
+
+
+def test_the_list_decides_which_patches_and_their_order(tmp_path, bigearthnet):
+    # with a second column and blank lines, as in the lists that come with Sentinel-1
+    split = split_list(tmp_path, [f"{NAMES[2]},S1A_IW_GRDH", "", f" {NAMES[0]} ,S1B_IW_GRDH", ""])
+    assert bigearthnet_store(bigearthnet, tmp_path / "store", split).names.tolist() == [NAMES[2], NAMES[0]]
+
+
+@pytest.mark.parametrize("missing", ["root", "list"])
+def test_a_missing_root_or_list_is_named_and_nothing_is_written(tmp_path, bigearthnet, missing):
+    root = tmp_path / "nowhere" if missing == "root" else bigearthnet
+    split = tmp_path / "nowhere.csv" if missing == "list" else None
+    with pytest.raises(DataError, match="nowhere"):
+        bigearthnet_store(root, tmp_path / "stores" / "store", split)
+    assert files_in(tmp_path / "stores") == []
+
+
+def test_too_many_unreadable_patches_stop_the_build_with_all_of_them_listed(tmp_path, bigearthnet):
+    cut(bigearthnet / NAMES[1] / f"{NAMES[1]}_B03.tif", 0.5)
+    split = split_list(tmp_path, [NAMES[0], NAMES[1], "S2A_NOT_THERE", NAMES[2]])
+    out = tmp_path / "stores"
+    with pytest.raises(DataError) as caught:
+        bigearthnet_store(bigearthnet, out / "store", split, max_unreadable=0.49)
+    for told in ("2 of 4 patches unreadable", f"{NAMES[1]}_B03.tif cannot be read", "store-unreadable.csv", "49%"):
+        assert told in str(caught.value)
+    listed = pd.read_csv(out / "store-unreadable.csv")
+    assert listed["name"].tolist() == [NAMES[1], "S2A_NOT_THERE"]
+    assert "cannot be read" in listed["reason"][0] and "is missing" in listed["reason"][1]
+    assert files_in(out) == ["store-unreadable.csv"]  # and no half-written store
+
+
+def test_few_unreadable_patches_are_left_out_listed_and_counted(tmp_path, bigearthnet, capsys):
+    cut(bigearthnet / NAMES[1] / f"{NAMES[1]}_B03.tif", 0.5)
+    split = split_list(tmp_path, [NAMES[0], NAMES[1], NAMES[2], "S2A_NOT_THERE"])
+    out = tmp_path / "stores"
+    store = bigearthnet_store(bigearthnet, out / "store", split, max_unreadable=0.5)  # exactly as many as tolerated
+    assert store.names.tolist() == [NAMES[0], NAMES[2]]
+    # what is there is what was read: no black image in the place of a broken one
+    np.testing.assert_array_equal(store.images, [read_rgb(bigearthnet / name) for name in (NAMES[0], NAMES[2])])
+    assert pd.read_csv(out / "store-unreadable.csv")["name"].tolist() == [NAMES[1], "S2A_NOT_THERE"]
+    assert "Left out: 2 of 4 patches unreadable" in capsys.readouterr().out
+
+
+def test_nothing_readable_at_all_is_an_error_even_if_everything_is_tolerated(tmp_path, bigearthnet):
+    with pytest.raises(DataError, match="no readable patches"):
+        bigearthnet_store(bigearthnet, tmp_path / "store", split_list(tmp_path, ["S2A_X"]), max_unreadable=1.0)
+
+
+def test_another_stretch_does_not_open_the_old_store(tmp_path, bigearthnet):
+    bigearthnet_store(bigearthnet, tmp_path / "store")
+    with pytest.raises(DataError, match=r"stretch was 2750\.0, now 10000\.0"):
+        bigearthnet_store(bigearthnet, tmp_path / "store", stretch=10000.0)
+
+
+def test_command_line_builds_a_store(tmp_path, bigearthnet, run_module):
+    split = split_list(tmp_path, NAMES[:2])
+    done = run_module("src.data.bigearthnet", bigearthnet, tmp_path / "store", "--split", split, "--stretch", "10000")
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'store'}: 2 patches" in done.stdout
+    store = PatchStore.open(tmp_path / "store")
+    np.testing.assert_array_equal(store.images, [read_rgb(bigearthnet / name, 10000.0) for name in NAMES[:2]])
+
+
+def test_command_line_fails_in_one_line(tmp_path, bigearthnet, run_module, one_error_line):
+    cut(bigearthnet / NAMES[1] / f"{NAMES[1]}_B02.tif", 0)
+    line = one_error_line(run_module("src.data.bigearthnet", bigearthnet, tmp_path / "store"))
+    assert "1 of 3 patches unreadable" in line and f"{NAMES[1]}_B02.tif" in line
+    assert not (tmp_path / "store").exists()
+
+
+# EuroSAT
+
+
+def test_eurosat_is_read_in_natural_order_with_its_labels(tmp_path, eurosat):
+    store = eurosat_store(eurosat, tmp_path / "store")
+    assert store.names.tolist() == [f"{name}_{n}" for name in CLASSES for n in (1, 2, 10)]  # not 1, 10, 2
+    assert store.labels.tolist() == [label for label in range(10) for _ in range(3)]
+    assert store.meta["classes"] == list(CLASSES)
+    for name, image in zip(store.names, store.images, strict=True):
+        with Image.open(eurosat / name.split("_")[0] / f"{name}.jpg") as file:
+            np.testing.assert_array_equal(image, file)
+
+
+def test_eurosat_somewhere_else_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"EuroSAT not found: no folder .*2750"):
+        eurosat_store(tmp_path / "2750", tmp_path / "store")
+
+
+@pytest.mark.parametrize("state", ["empty", "missing"])
+def test_a_class_without_images_is_named(tmp_path, eurosat, state):
+    for file in (eurosat / "River").iterdir():
+        file.unlink()
+    if state == "missing":
+        (eurosat / "River").rmdir()
+    with pytest.raises(DataError, match=f"River is {state}"):
+        eurosat_store(eurosat, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_outside_the_ten_classes_is_refused(tmp_path, eurosat):
+    (eurosat / "Desert").mkdir()
+    with pytest.raises(DataError, match=r"not EuroSAT classes: \['Desert'\]"):
+        eurosat_store(eurosat, tmp_path / "store")
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.99], ids="{}".format)
+def test_a_cut_jpeg_is_refused_by_name(tmp_path, eurosat, keep):
+    file = eurosat / "Forest" / "Forest_2.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file)  # with data to its very end, unlike one plain colour
+    cut(file, keep)
+    with pytest.raises(DataError, match=r"Forest_2\.jpg cannot be read"):
+        eurosat_store(eurosat, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_jpeg_that_is_not_rgb_is_refused_by_name(tmp_path, eurosat, mode):
+    Image.new(mode, (16, 16)).save(eurosat / "SeaLake" / "SeaLake_1.jpg")
+    with pytest.raises(DataError, match=rf"SeaLake_1\.jpg: expected an 8-bit RGB image, got mode {mode}"):
+        eurosat_store(eurosat, tmp_path / "store")
+
+
+def test_an_image_of_another_size_is_refused_by_name(tmp_path, eurosat):
+    Image.new("RGB", (16, 15)).save(eurosat / "Highway" / "Highway_2.jpg")
+    with pytest.raises(DataError, match=r"Highway_2: expected \(16, 16, 3\)"):
+        eurosat_store(eurosat, tmp_path / "store")
+
+
+# The split
+
+
+def labelled(path, per_class=(20, 30, 10), prefix="p"):
+    patches = [
+        (f"{prefix}{c}_{i}", c, np.zeros((1, 1, 3), np.uint8)) for c, n in enumerate(per_class) for i in range(n)
+    ]
+    return PatchStore.write(path, patches, {})
+
+
+def rows(split):
+    return split.train.tolist(), split.val.tolist(), split.test.tolist()
+
+
+def test_the_split_is_80_10_10_of_every_class_and_takes_every_patch_once(tmp_path):
+    store = labelled(tmp_path / "store")
+    split = stratified_split(store)
+    counted = [np.bincount(store.labels[part]).tolist() for part in (split.train, split.val, split.test)]
+    assert counted == [[16, 24, 8], [2, 3, 1], [2, 3, 1]]
+    assert sorted(np.concatenate([split.train, split.val, split.test])) == list(range(60))
+
+
+def test_the_split_follows_from_the_seed_alone(tmp_path):
+    first, second = labelled(tmp_path / "a"), labelled(tmp_path / "b")
+    assert rows(stratified_split(first, seed=3)) == rows(stratified_split(second, seed=3))
+    assert rows(stratified_split(first, seed=3)) != rows(stratified_split(first, seed=4))
+
+
+def test_the_written_split_is_the_one_that_counts(tmp_path):
+    store = labelled(tmp_path / "store")
+    drawn = stratified_split(store, seed=5)
+    file = store.path / "split_seed5.csv"
+    written = pd.read_csv(file)
+    assert np.flatnonzero(written["split"] == "val").tolist() == drawn.val.tolist()
+    written["split"] = ["val" if part == "test" else part for part in written["split"]]
+    written.to_csv(file, index=False)
+    read = stratified_split(store, seed=5)
+    assert read.val.tolist() == sorted([*drawn.val, *drawn.test]) and len(read.test) == 0
+
+
+@pytest.mark.parametrize("other", [{"prefix": "q"}, {"per_class": (10, 30, 20)}, {"per_class": (20, 30, 11)}])
+def test_a_split_of_other_patches_is_refused(tmp_path, other):
+    store, stranger = labelled(tmp_path / "store"), labelled(tmp_path / "other", **other)
+    stratified_split(stranger)
+    (stranger.path / "split_seed0.csv").rename(store.path / "split_seed0.csv")
+    with pytest.raises(DataError, match=r"split_seed0\.csv lists other patches than the store"):
+        stratified_split(store)
+
+
+def test_a_split_takes_patches_of_any_name(tmp_path):
+    names = ["NA", "nan", "", "007"] + [f"p{i}" for i in range(16)]
+    store = PatchStore.write(
+        tmp_path / "s", [(n, i % 2, np.zeros((1, 1, 3), np.uint8)) for i, n in enumerate(names)], {}
+    )
+    split = stratified_split(store)
+    assert sum(map(len, rows(split))) == 20
+
+
+def test_a_class_too_small_to_split_is_refused_before_anything_is_written(tmp_path):
+    store = labelled(tmp_path / "store", (20, 9, 10))
+    with pytest.raises(DataError, match="ten images of every class"):
+        stratified_split(store)
+    assert files_in(store.path) == ["images.npy", "index.csv", "meta.json"]
+
+
+def test_a_store_without_labels_cannot_be_split(tmp_path):
+    store = PatchStore.write(tmp_path / "store", [("a", None, np.zeros((1, 1, 3), np.uint8))], {})
+    with pytest.raises(DataError, match="has no labels"):
+        stratified_split(store)
+
+
+# UC Merced
+
+
+def test_ucmerced_images_of_any_size_become_256_squares(tmp_path, ucmerced):
+    store = ucmerced_store(ucmerced, tmp_path / "store")
+    assert store.images.shape == (6, 256, 256, 3) and store.images.dtype == np.uint8
+    assert store.names.tolist() == [f"{name}{n:02}" for name in STUDY_CLASSES for n in (0, 1)]
+    assert store.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    centres = (np.arange(256) + 0.5) / 256
+    for row in (0, 2, 4):
+        with Image.open(ucmerced / STUDY_CLASSES[row // 2] / f"{store.names[row]}.tif") as file:
+            np.testing.assert_array_equal(store.images[row], file)  # not resampled without need
+        # the ramp is stretched as a whole, not cropped, padded or turned
+        down, across, still = np.moveaxis(store.images[row + 1].astype(float), -1, 0)
+        np.testing.assert_allclose(down, np.broadcast_to((249 * centres - 0.5)[:, None], (256, 256)), atol=1)
+        np.testing.assert_allclose(across, np.broadcast_to(251 * centres - 0.5, (256, 256)), atol=1)
+        assert (still == 99).all()
+
+
+def test_ucmerced_takes_the_classes_asked_for(tmp_path, ucmerced):
+    store = ucmerced_store(ucmerced, tmp_path / "store", ("tenniscourt", "airplane"))
+    assert store.names.tolist() == ["tenniscourt00", "tenniscourt01", "airplane00", "airplane01"]
+    assert store.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_missing_ucmerced_class_is_named(tmp_path, ucmerced):
+    (ucmerced / "airplane").rename(ucmerced / "aeroplane")
+    with pytest.raises(DataError, match="airplane is missing"):
+        ucmerced_store(ucmerced, tmp_path / "store")
+
+
+def test_ucmerced_somewhere_else_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"UC Merced not found: no folder .*Images"):
+        ucmerced_store(tmp_path / "Images", tmp_path / "store")
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+@pytest.mark.parametrize("keep", [0, 6, 0.5, 0.99], ids="{}".format)
+def test_a_cut_tiff_is_refused_by_name(tmp_path, ucmerced, keep):
+    cut(ucmerced / "storagetanks" / "storagetanks01.tif", keep)
+    with pytest.raises(DataError, match=r"storagetanks01\.tif cannot be read"):
+        ucmerced_store(ucmerced, tmp_path / "store")
+    assert not (tmp_path / "store").exists()

@@ -1,0 +1,181 @@
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from src.data import demo
+from src.data.demo import PAINTERS, make_demo
+from src.data.eurosat import CLASSES
+
+COUNTS = {"bigearthnet": 8, "eurosat_per_class": 20, "ucmerced_per_class": 3}
+TINY = {"bigearthnet": 2, "eurosat_per_class": 2, "ucmerced_per_class": 2, "progress": False}
+SIZES = {"B02": 120, "B03": 120, "B04": 120, "B08": 120, "B05": 60, "B06": 60, "B07": 60, "B8A": 60, "B11": 60,
+         "B12": 60, "B01": 20, "B09": 20}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_demo(tmp_path_factory.mktemp("data") / "demo", **COUNTS, progress=False)
+
+
+def tree(root: Path) -> dict[str, str]:
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def patches(root: Path) -> list[Path]:
+    return sorted((root / "BigEarthNet-v1.0").iterdir())
+
+
+def images(root: Path) -> tuple[np.ndarray, np.ndarray]:
+    files = [(file, label) for label, name in enumerate(CLASSES)
+             for file in sorted((root / "eurosat/2750" / name).glob("*.jpg"))]  # fmt: skip
+    return np.stack([np.asarray(Image.open(file)) for file, _ in files]), np.array([label for _, label in files])
+
+
+def test_same_bytes_for_one_seed_and_others_for_another(tmp_path):
+    first, again, other = (tree(make_demo(tmp_path / f"{n}", seed=seed, **TINY)) for n, seed in enumerate((5, 5, 6)))
+    assert first == again
+    assert first.keys() == other.keys()
+    same = {name for name in first if first[name] == other[name]}
+    # names and places of the patches do not hang on the seed, pictures do
+    assert not {name for name in same if name.endswith((".jpg", ".tif"))}
+
+
+def test_an_image_does_not_depend_on_how_many_were_made_before_it(tmp_path):
+    few = tree(make_demo(tmp_path / "few", **TINY))
+    more = tree(make_demo(tmp_path / "more", **{key: value + 1 for key, value in TINY.items() if key != "progress"},
+                          progress=False))  # fmt: skip
+    shared = few.keys() & more.keys() - {"demo.json", "splits/train.csv"}
+    assert len(shared) == len(few) - 2
+    assert all(few[name] == more[name] for name in shared)
+
+
+def test_patches_have_twelve_bands_of_the_right_size_and_place(root):
+    corners = set()
+    for folder in patches(root):
+        assert {file.name for file in folder.glob("*.tif")} == {f"{folder.name}_{band}.tif" for band in SIZES}
+        for band, size in SIZES.items():
+            with rasterio.open(folder / f"{folder.name}_{band}.tif") as file:
+                assert (file.count, file.height, file.width, file.dtypes) == (1, size, size, ("uint16",)), band
+                assert file.crs.to_epsg() == 32633
+                assert file.res == (1200 / size, 1200 / size)
+                bounds, values = file.bounds, file.read(1)
+            assert values.min() >= 1 and values.max() <= 10_000
+            assert 100 < values.mean() < 6_000
+        assert (bounds.right - bounds.left, bounds.top - bounds.bottom) == (1200, 1200)
+        assert bounds.left % 1200 == 0
+        corners.add((bounds.left, bounds.top))
+    assert len(corners) == COUNTS["bigearthnet"]
+
+
+def test_patch_metadata_is_that_of_the_real_set(root):
+    known = {label for _, label in PAINTERS.values()}
+    for folder in patches(root):
+        about = json.loads((folder / f"{folder.name}_labels_metadata.json").read_text())
+        assert set(about) == {"labels", "coordinates", "projection", "tile_source", "acquisition_date"}
+        assert set(about["labels"]) <= known and 1 <= len(about["labels"]) <= 2
+        assert rasterio.CRS.from_wkt(about["projection"]).to_epsg() == 32633
+        with rasterio.open(folder / f"{folder.name}_B02.tif") as file:
+            left, bottom, right, top = file.bounds
+        assert about["coordinates"] == {"ulx": left, "uly": top, "lrx": right, "lry": bottom}
+
+
+def test_split_lists_every_patch_once(root):
+    names = (root / "splits/train.csv").read_text().splitlines()
+    assert sorted(names) == [folder.name for folder in patches(root)]
+
+
+def test_eurosat_has_ten_classes_of_64_pixel_jpegs_with_its_brightness(root):
+    assert tuple(PAINTERS) == CLASSES
+    assert sorted(path.name for path in (root / "eurosat/2750").iterdir()) == sorted(CLASSES)
+    for name in CLASSES:
+        expected = {f"{name}_{n}.jpg" for n in range(1, COUNTS["eurosat_per_class"] + 1)}
+        assert {path.name for path in (root / "eurosat/2750" / name).iterdir()} == expected
+    pixels, _ = images(root)
+    assert pixels.shape[1:] == (64, 64, 3) and pixels.dtype == np.uint8
+    # the real set: 88, 97, 104
+    assert np.allclose(pixels.mean((0, 1, 2)), (88, 97, 104), atol=15)
+    assert pixels[..., 2].mean() > pixels[..., 0].mean()
+
+
+def test_ucmerced_images_are_high_contrast_rgb_tiffs_two_of_them_of_odd_size(root):
+    odd = 0
+    for name in ("airplane", "storagetanks", "tenniscourt"):
+        files = sorted((root / "UCMerced_LandUse/Images" / name).iterdir())
+        assert [file.name for file in files] == [f"{name}{n:02d}.tif" for n in range(COUNTS["ucmerced_per_class"])]
+        for file in files:
+            with Image.open(file) as image:
+                assert (image.format, image.mode) == ("TIFF", "RGB")
+                odd += image.size != (256, 256)
+                assert np.asarray(image).std((0, 1)).mean() > 12
+    assert odd == 2
+
+
+def test_second_call_writes_nothing(root):
+    before = {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))}
+    assert make_demo(root, **COUNTS, progress=False) == root
+    assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))} == before
+
+
+def test_other_arguments_replace_the_demo(tmp_path):
+    root = make_demo(tmp_path / "demo", **TINY)
+    (root / "stale").touch()
+    make_demo(root, **{**TINY, "eurosat_per_class": 1})
+    assert not (root / "stale").exists()
+    assert len(list(root.glob("eurosat/2750/*/*.jpg"))) == len(CLASSES)
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_a_demo_of_an_older_generator_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "GENERATOR_VERSION", demo.GENERATOR_VERSION - 1)
+    root = make_demo(tmp_path / "demo", **TINY)
+    monkeypatch.undo()
+    make_demo(root, **TINY)
+    assert json.loads((root / "demo.json").read_text())["generator_version"] == demo.GENERATOR_VERSION
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="not ours"):
+        make_demo(tmp_path, **TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_empty_folder_is_used(tmp_path):
+    (tmp_path / "demo").mkdir()
+    assert (make_demo(tmp_path / "demo", **TINY) / "demo.json").is_file()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error):
+    def stop(rng, n):
+        raise error
+
+    monkeypatch.setitem(PAINTERS, "River", (stop, "Water courses"))
+    with pytest.raises(error):
+        make_demo(tmp_path / "demo", **TINY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_replacement_keeps_the_old_demo(tmp_path, monkeypatch):
+    before = tree(make_demo(tmp_path / "demo", **TINY))
+    monkeypatch.setattr(demo, "_write_tiff", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_demo(tmp_path / "demo", seed=1, **TINY)
+    assert tree(tmp_path / "demo") == before
+
+
+def test_colour_statistics_alone_do_not_solve_the_classes(root):
+    pixels, labels = images(root)
+    features = np.concatenate([pixels.mean((1, 2)), pixels.std((1, 2))], axis=1)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    similarity = features @ features.T
+    np.fill_diagonal(similarity, -1)
+    neighbours = labels[np.argsort(-similarity, axis=1)[:, :10]]
+    votes = np.array([np.bincount(row, minlength=len(CLASSES)).argmax() for row in neighbours])
+    assert 0.15 < (votes == labels).mean() < 0.6

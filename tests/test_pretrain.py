@@ -1,0 +1,356 @@
+"""Pretraining learns, repeats itself bit by bit, survives being killed, and stops rather than save nonsense."""
+
+import itertools
+import json
+import math
+import signal
+import subprocess
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import src.pretrain
+from src import checkpoints
+from src.checkpoints import CheckpointError
+from src.data.store import PatchStore
+from src.pretrain import PretrainConfig, cosine, pretrain, untrained
+from src.runtime import pick
+
+FLOAT32 = pick("cpu", "float32")
+CONFIG = PretrainConfig(epochs=3, batch_size=8, image_size=16, projection=(64, 32), seed=1)
+
+
+def textures(n, size=24, seed=0):
+    """Stripes of random direction, width and colours: images that can be told from one another in any crop."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size]
+    waves = [np.sin(a * x + b * y) for a, b in rng.uniform(-2, 2, (n, 2))]
+    colours = rng.uniform(0, 127, (2, n, 1, 1, 3))
+    return (colours[0] + 127 + colours[1] * np.stack(waves)[..., None]).astype(np.uint8)
+
+
+IMAGES = textures(20)  # two batches of eight, and four images left over in every epoch
+
+
+def run(out, config=CONFIG, images=IMAGES, **arguments):
+    return pretrain(images, config, out, runtime=FLOAT32, **arguments)
+
+
+def state_of(file, part="encoder"):
+    return checkpoints.load(file)[0][part]
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """One whole run, with a probe that says how often it has been called."""
+    calls = []
+
+    def probe(encoder):
+        calls.append(encoder)
+        return len(calls) / 10
+
+    config = replace(CONFIG, epochs=5)
+    images = IMAGES.copy()
+    out = tmp_path_factory.mktemp("models")
+    return run(out, config, images, probe=probe, probe_every=2, data={"kind": "textures"}), out, images
+
+
+# What a run does
+
+
+def test_training_reduces_the_loss(tmp_path):
+    # colours kept, so that four epochs are plenty whatever the seed
+    config = replace(CONFIG, epochs=4, batch_size=16, augmentation={"jitter_p": 0.0, "gray_p": 0.0})
+    history = run(tmp_path, config, textures(48)).history
+    assert history["loss"][4] < history["loss"][1] - 0.4
+    # a guess among the other 31 views is where an encoder that has learnt nothing stands
+    assert history["loss"][4] < math.log(31) - 0.8
+
+
+def test_the_images_are_only_read(done):
+    np.testing.assert_array_equal(done[2], IMAGES)
+
+
+def test_the_history_has_a_row_for_the_untrained_encoder_and_one_an_epoch(done):
+    history = done[0].history
+    assert list(history.columns) == ["epoch", "knn", "loss", "lr", "images_per_s"]
+    assert history["epoch"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert math.isnan(history["loss"][0]) and np.isfinite(history["loss"][1:]).all()
+    assert (history["images_per_s"][1:] > 0).all()
+    assert history["lr"][1:].is_monotonic_decreasing
+    assert history["lr"].iloc[-1] == cosine(9, 10, CONFIG.lr)
+
+
+def test_the_probe_sees_the_untrained_encoder_every_second_epoch_and_the_last(done):
+    probed = done[0].history.dropna(subset="knn")
+    assert probed["epoch"].tolist() == [0, 2, 4, 5]
+    assert probed["knn"].tolist() == [0.1, 0.2, 0.3, 0.4]
+
+
+def test_the_probe_at_epoch_0_sees_what_untrained_gives(tmp_path):
+    seen = []
+    run(tmp_path, replace(CONFIG, epochs=1), probe=lambda e: seen.append(checkpoints.clean_state(e)) or 0.0)
+    assert equal(seen[0], untrained(CONFIG).state_dict())
+    assert not equal(seen[1], seen[0])
+
+
+def test_the_probe_does_not_change_the_training(tmp_path):
+    def meddling(encoder):
+        encoder.eval()
+        torch.rand(7)
+        np.random.default_rng(0)
+        return 0.0
+
+    plain = run(tmp_path / "plain")
+    assert equal(run(tmp_path / "probed", probe=meddling).encoder.state_dict(), plain.encoder.state_dict())
+
+
+def test_the_best_epoch_lies_under_its_full_name_and_its_alias(done):
+    result, out, _ = done
+    losses = result.history["loss"][1:]
+    assert result.checkpoint.parent == out
+    expected = f"best_contrastive_model_5Ep_8BS_Loss{losses.min():.4f}".replace(".", "_")
+    assert result.checkpoint.name.startswith(f"{expected}_20") and result.checkpoint.suffix == ".pth"
+    alias = out / "best_contrastive_model_5Ep.pth"
+    assert alias.read_bytes() == result.checkpoint.read_bytes()
+    assert json.loads(alias.with_suffix(".json").read_text())["epoch"] == losses.idxmin()
+    assert len(list(out.iterdir())) == 6  # best, alias and last, each with its .json: nothing temporary is left
+
+
+def test_the_encoder_handed_back_is_the_best_epochs_in_eval_mode(done):
+    result, out, _ = done
+    assert equal(result.encoder.state_dict(), state_of(out / "best_contrastive_model_5Ep.pth"))
+    assert not any(module.training for module in result.encoder.modules())
+
+
+def test_best_is_the_epoch_of_the_lowest_loss_not_the_last(tmp_path, monkeypatch):
+    losses, epochs = iter([3.0, 3.0, 1.0, 1.0, 2.0, 2.0]), []  # two steps an epoch: epoch 2 is the best
+    real = src.pretrain.nt_xent
+    monkeypatch.setattr(src.pretrain, "nt_xent", lambda *args: 0 * real(*args) + next(losses))
+    result = run(tmp_path, probe=lambda e: epochs.append(checkpoints.clean_state(e)) or 0.0, probe_every=1)
+    assert checkpoints.load(result.checkpoint)[1]["epoch"] == 2
+    assert equal(result.encoder.state_dict(), epochs[2]) and not equal(epochs[2], epochs[3])
+    assert "_Loss1_0000_" in result.checkpoint.name
+
+
+def test_the_checkpoint_says_how_it_was_made(done):
+    result, _, _ = done
+    about = checkpoints.load(result.checkpoint)[1]
+    assert about["kind"] == "simclr" and about["data"] == {"kind": "textures"}
+    assert about["config"]["seed"] == 1 and about["config"]["epochs"] == 5
+    assert about["versions"]["precision"] == "float32"
+    assert about["metrics"]["loss"] == result.history["loss"].min()
+    assert checkpoints.load_encoder(result.checkpoint, expect="custom_cnn")[0].image_size == 16
+
+
+def test_every_epoch_takes_every_image_at_most_once_in_another_order(tmp_path, monkeypatch):
+    taken, real = [], src.pretrain.views
+    monkeypatch.setattr(src.pretrain, "views", lambda images, rows, *rest: (
+        taken.append(rows.tolist()) or real(images, rows, *rest)))  # fmt: skip
+    run(tmp_path)
+    epochs = [taken[n] + taken[n + 1] for n in (0, 2, 4)]
+    for rows in epochs:
+        assert len(rows) == 16 == len(set(rows)) and set(rows) <= set(range(20))
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert set().union(*epochs) == set(range(20))  # what one epoch leaves over is not left over for good
+
+
+def test_the_two_views_of_a_step_differ_and_no_step_repeats_them(tmp_path, monkeypatch):
+    pairs, real = [], src.pretrain.views
+    monkeypatch.setattr(src.pretrain, "views", lambda *args: pairs.append(real(*args)) or pairs[-1])
+    run(tmp_path, images=np.repeat(IMAGES[:1], 20, axis=0))  # one image: only the augmentation can differ
+    views = [view for pair in pairs for view in pair]
+    assert len(views) == 12
+    assert all(not torch.equal(a, b) for n, a in enumerate(views) for b in views[:n])
+
+
+# Repeatable
+
+
+def test_two_runs_of_one_seed_agree_bit_by_bit_and_another_seed_does_not(tmp_path):
+    first, second = run(tmp_path / "a"), run(tmp_path / "b")
+    other = run(tmp_path / "c", replace(CONFIG, seed=2))
+    assert equal(first.encoder.state_dict(), second.encoder.state_dict())
+    assert first.history["loss"][1:].tolist() == second.history["loss"][1:].tolist()
+    assert not equal(first.encoder.state_dict(), other.encoder.state_dict())
+    assert not set(first.history["loss"][1:]) & set(other.history["loss"][1:])
+
+
+def test_untrained_follows_from_the_seed_alone():
+    torch.manual_seed(123)
+    first = untrained(CONFIG)
+    torch.manual_seed(456)
+    assert equal(untrained(CONFIG).state_dict(), first.state_dict())
+    assert not equal(untrained(replace(CONFIG, seed=2)).state_dict(), first.state_dict())
+
+
+def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path, command, run_module):
+    store = PatchStore.write(tmp_path / "store", ((str(n), None, i) for n, i in enumerate(textures(48, 32))), {})
+    config = PretrainConfig(epochs=4, batch_size=8, image_size=32, seed=5)  # the rest as the command line has it
+    whole = run(tmp_path / "whole", config, store.images)
+
+    arguments = ["src.pretrain", store.path, "--out", tmp_path / "killed", "--epochs", 4, "--batch-size", 8,
+                 "--image-size", 32, "--seed", 5, "--device", "cpu", "--precision", "float32"]  # fmt: skip
+    last = tmp_path / "killed" / "last_contrastive_model_4Ep.pth"
+    process = subprocess.Popen(**command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (last.exists() and last.with_suffix(".json").exists()):
+            assert process.poll() is None and time.monotonic() < deadline, "no epoch was ever saved"
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL  # or it was done before, and nothing was resumed
+    assert 1 <= checkpoints.load(last)[1]["epoch"] < 4
+
+    resumed = run_module(*arguments, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    whole_last = tmp_path / "whole" / last.name
+    for part in ("encoder", "projection"):
+        assert equal(state_of(last, part), state_of(whole_last, part))
+    assert equal(state_of(last.with_name("best_contrastive_model_4Ep.pth")), state_of(whole.checkpoint))
+    about, expected = checkpoints.load(last)[1], checkpoints.load(whole_last)[1]
+    assert [row.get("loss") for row in about["history"]] == [row.get("loss") for row in expected["history"]]
+
+
+def stop_after(monkeypatch, epoch):
+    """End the run as a kill would: in the middle of the epoch after this one."""
+    real = src.pretrain._train_epoch
+
+    def train_epoch(*args):
+        if args[5] > epoch:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(src.pretrain, "_train_epoch", train_epoch)
+
+
+@pytest.mark.parametrize("augmentation", [{}, {"scale": (0.5, 1.0)}], ids=["defaults", "changed"])
+def test_resuming_goes_on_after_the_last_epoch_saved(tmp_path, monkeypatch, augmentation):
+    config = replace(CONFIG, augmentation=augmentation)
+    whole = run(tmp_path / "whole", config, probe=lambda e: 0.5, probe_every=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 2)
+        run(tmp_path / "killed", config, probe=lambda e: 0.5, probe_every=1)
+    probed = []
+    resumed = run(tmp_path / "killed", config, probe=lambda e: probed.append(e) or 0.5, probe_every=1, resume=True)
+    assert len(probed) == 1  # epoch 3 alone: epochs 0 to 2 were not done again
+    assert equal(resumed.encoder.state_dict(), whole.encoder.state_dict())
+    assert resumed.history["loss"][1:].tolist() == whole.history["loss"][1:].tolist()
+    assert resumed.history["knn"].tolist() == [0.5] * 4
+
+
+def test_resuming_a_finished_run_trains_no_more(tmp_path, monkeypatch):
+    first = run(tmp_path)
+    stop_after(monkeypatch, 0)
+    again = run(tmp_path, resume=True)
+    assert equal(again.encoder.state_dict(), first.encoder.state_dict())
+    assert again.history.equals(first.history)
+
+
+def test_resuming_where_nothing_was_saved_starts_afresh(tmp_path):
+    assert run(tmp_path / "new", resume=True).history["epoch"].tolist() == [0, 1, 2, 3]
+
+
+def test_without_resume_a_saved_run_is_not_continued(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 2)
+        run(tmp_path / "a", replace(CONFIG, seed=2))  # another seed: continuing it would be another run
+    assert equal(run(tmp_path / "a").encoder.state_dict(), run(tmp_path / "b").encoder.state_dict())
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 2}, {"lr": 1e-4}, {"projection": (32, 32)}, {"augmentation": {"hflip": 0.0}}], ids=str
+)
+def test_a_run_of_another_config_is_not_resumed(tmp_path, done, change):
+    _, out, _ = done
+    with pytest.raises(CheckpointError, match=rf"of another run \(was, now\).*{next(iter(change))}"):
+        run(out, replace(CONFIG, epochs=5, **change), resume=True)
+
+
+# What stops a run
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_last_good_checkpoint(tmp_path, monkeypatch, value):
+    calls, real = [], src.pretrain.nt_xent
+
+    def breaking(*args):
+        calls.append(None)
+        return real(*args) * (value if len(calls) == 3 else 1)  # the first step of epoch 2, and only that one
+
+    monkeypatch.setattr(src.pretrain, "nt_xent", breaking)
+    with pytest.raises(FloatingPointError, match=r"loss of epoch 2 is (nan|inf).*lower learning rate than 0\.001"):
+        run(tmp_path)
+    for name in ("best_contrastive_model_3Ep.pth", "last_contrastive_model_3Ep.pth"):
+        encoder, about = checkpoints.load_encoder(tmp_path / name)
+        assert about["epoch"] == 1
+        assert all(torch.isfinite(tensor).all() for tensor in encoder.state_dict().values())
+
+
+def test_a_learning_rate_that_blows_the_weights_up_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"loss of epoch [12] is (nan|inf)"):
+        run(tmp_path, replace(CONFIG, lr=1e30))
+
+
+@pytest.mark.parametrize("batch_size", [0, 1, 21])
+def test_a_batch_that_cannot_be_filled_or_contrasted_is_refused(tmp_path, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size {batch_size} for 20 images: choose from 2 to 20"):
+        run(tmp_path, replace(CONFIG, batch_size=batch_size))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_whole_data_set_can_be_one_batch(tmp_path):
+    assert len(run(tmp_path, replace(CONFIG, epochs=1, batch_size=20)).history) == 2
+
+
+def test_images_of_other_channels_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="images have 4 channels, the config says in_channels=3"):
+        run(tmp_path, images=np.zeros((20, 16, 16, 4), np.uint8))
+
+
+def test_the_command_line_fails_in_one_line(tmp_path, run_module, one_error_line):
+    line = one_error_line(run_module("src.pretrain", tmp_path / "nowhere", "--out", tmp_path / "models"))
+    assert "nowhere is not a store" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+# The schedule
+
+
+def test_cosine_starts_at_lr_falls_all_the_way_and_never_reaches_zero():
+    rates = [cosine(step, 50, 1e-3) for step in range(50)]
+    assert rates[0] == 1e-3
+    assert all(earlier > later for earlier, later in itertools.pairwise(rates))
+    assert 0 < rates[-1] < 1e-5
+    assert cosine(25, 50, 1e-3) == pytest.approx(5e-4)
+    assert rates == [cosine(step, 50, 1e-3) for step in range(50)]  # no memory of earlier calls
+
+
+def test_cosine_is_torchs_schedule_step_by_step():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=3e-3)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=37)
+    for step in range(37):
+        assert cosine(step, 37, 3e-3) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        reference.step()
+
+
+def test_every_step_gets_its_own_rate_of_the_one_cosine_over_all_epochs(tmp_path, monkeypatch):
+    rates, real = [], torch.optim.Adam.step
+
+    def step(self, *args, **kwargs):
+        rates.extend(group["lr"] for group in self.param_groups)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    run(tmp_path)
+    assert rates == [cosine(n, 6, CONFIG.lr) for n in range(6)]

@@ -1,0 +1,190 @@
+"""PatchStore: what is written is what is read, half a store never stays, and a damaged one is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from src.data.store import DataError, PatchStore, open_or_build
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 5, 4, 3), dtype=np.uint8)
+
+
+def triples(n=3, labels=True):
+    return [(f"patch_{i}", i % 2 if labels else None, IMAGES[i]) for i in range(n)]
+
+
+def edit_meta(folder, **changes):
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps({**meta, **changes}))
+
+
+@pytest.fixture
+def path(tmp_path):
+    # not the store itself: its file is cut in some tests, which no one may have mapped
+    return PatchStore.write(tmp_path / "store", triples(), {"kind": "test"}).path
+
+
+def test_write_then_open_gives_everything_back(tmp_path):
+    PatchStore.write(tmp_path / "deep" / "er" / "store", triples(), {"kind": "test", "classes": ["a", "b"]})
+    store = PatchStore.open(tmp_path / "deep" / "er" / "store")
+    np.testing.assert_array_equal(store.images, IMAGES[:3])
+    assert store.labels.dtype == np.int64 and store.labels.tolist() == [0, 1, 0]
+    assert store.names.tolist() == ["patch_0", "patch_1", "patch_2"]
+    assert store.meta == {"format": 1, "kind": "test", "classes": ["a", "b"], "shape": [3, 5, 4, 3]}
+    assert len(store) == 3
+
+
+def test_without_labels_there_are_none(tmp_path):
+    assert PatchStore.write(tmp_path / "store", triples(labels=False), {}).labels is None
+
+
+def test_dtype_is_kept(tmp_path):
+    patches = [("a", None, np.full((2, 2, 12), 4242, np.uint16))]
+    images = PatchStore.write(tmp_path / "store", patches, {}).images
+    assert images.dtype == np.uint16 and (images == 4242).all()
+
+
+def test_views_into_larger_arrays_are_written_in_the_right_order(tmp_path):
+    turned = IMAGES[0].swapaxes(0, 1)[:, ::-1]  # not contiguous: its bytes in memory are not its pixels in order
+    np.testing.assert_array_equal(PatchStore.write(tmp_path / "store", [("a", 0, turned)], {}).images[0], turned)
+
+
+def test_names_that_csv_readers_love_to_change_come_back_as_they_were(tmp_path):
+    # NA, nan and None read as missing, 007 and 1e5 as numbers, the others break naive separators
+    names = ["NA", "nan", "None", "", "007", "1e5", "a,b", 'q"x', "line\nbreak", " spaces ", "#hash", "Übersee"]
+    patches = [(name, None, image) for name, image in zip(names, IMAGES, strict=True)]
+    assert PatchStore.write(tmp_path / "store", patches, {}).names.tolist() == names
+
+
+def test_names_that_are_all_numbers_stay_text(tmp_path):
+    patches = [(name, None, image) for name, image in zip(["007", "010"], IMAGES, strict=False)]
+    assert PatchStore.write(tmp_path / "store", patches, {}).names.tolist() == ["007", "010"]
+
+
+@pytest.mark.parametrize("count", [1, 10, 1234])  # counts of other widths than the placeholder's one digit
+def test_images_npy_is_a_plain_numpy_file_with_the_true_count(tmp_path, count):
+    PatchStore.write(tmp_path / "s", ((str(i), None, np.full((1, 1, 1), i % 256, np.uint8)) for i in range(count)), {})
+    array = np.load(tmp_path / "s" / "images.npy")
+    assert array.ravel().tolist() == [i % 256 for i in range(count)]
+
+
+def test_images_are_mapped_and_writing_to_them_leaves_the_file_alone(path):
+    store = PatchStore.open(path)
+    assert isinstance(store.images, np.memmap)
+    store.images[:] = 7
+    np.testing.assert_array_equal(PatchStore.open(path).images, IMAGES[:3])
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
+def test_an_error_halfway_leaves_nothing_behind_and_passes_through(tmp_path, error):
+    def broken():
+        yield from triples(2)
+        raise error("halfway")
+
+    with pytest.raises(error, match="halfway"):
+        PatchStore.write(tmp_path / "store", broken(), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_meta_that_json_cannot_hold_leaves_nothing_behind(tmp_path):
+    with pytest.raises(TypeError):
+        PatchStore.write(tmp_path / "store", triples(), {"source": tmp_path})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_patches_is_an_error_that_leaves_nothing_behind(tmp_path):
+    with pytest.raises(DataError, match="no readable patches for store"):
+        PatchStore.write(tmp_path / "store", [], {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("odd", [IMAGES[0, :3], IMAGES[0].astype(np.uint16)], ids=["shape", "dtype"])
+def test_patches_that_differ_are_refused_by_name(tmp_path, odd):
+    with pytest.raises(DataError, match=r"odd_one: expected .* as the first patch") as caught:
+        PatchStore.write(tmp_path / "store", [*triples(), ("odd_one", 0, odd)], {})
+    assert str(odd.shape) in str(caught.value) and str(odd.dtype) in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_path_is_refused_and_kept(path):
+    with pytest.raises(DataError, match="exists already"):
+        PatchStore.write(path, triples(1), {})
+    assert len(PatchStore.open(path)) == 3
+
+
+def test_a_newer_format_is_refused_with_both_versions(path):
+    edit_meta(path, format=99)
+    with pytest.raises(DataError, match="store format 99, this code reads up to 1"):
+        PatchStore.open(path)
+
+
+@pytest.mark.parametrize("keep", [0, 50, 200, -1])  # nothing, part of the header, part of the pixels, all but a byte
+def test_truncated_images_are_refused(path, keep):
+    file = path / "images.npy"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(DataError, match="build it again"):
+        PatchStore.open(path)
+
+
+@pytest.mark.parametrize("missing", ["images.npy", "index.csv"])
+def test_a_missing_file_is_named(path, missing):
+    (path / missing).unlink()
+    with pytest.raises(DataError, match=missing):
+        PatchStore.open(path)
+
+
+@pytest.mark.parametrize("where", ["store", "elsewhere"])
+def test_a_folder_without_meta_is_not_a_store(path, where):
+    (path / "meta.json").unlink()
+    with pytest.raises(DataError, match=r"not a store: it has no meta\.json"):
+        PatchStore.open(path.with_name(where))
+
+
+@pytest.mark.parametrize("text", ["", '{"format": 1, "sha', "{}"], ids=["empty", "cut", "no keys"])
+def test_damaged_meta_is_refused(path, text):
+    (path / "meta.json").write_text(text)
+    with pytest.raises(DataError, match="store"):
+        PatchStore.open(path)
+
+
+def test_an_index_with_a_row_missing_is_refused(path):
+    index = path / "index.csv"
+    index.write_text("".join(index.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match=r"index\.csv 2 rows"):
+        PatchStore.open(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "title,label\na,0\nb,1\nc,0\n", "name,label\na,0\nb,one\nc,0\n"], ids=["empty", "column", "label"]
+)
+def test_a_damaged_index_is_refused(path, text):
+    (path / "index.csv").write_text(text)
+    with pytest.raises(DataError, match="build it again"):
+        PatchStore.open(path)
+
+
+def test_meta_of_other_images_is_refused(path):
+    edit_meta(path, shape=[4, 5, 4, 3])
+    with pytest.raises(DataError, match="build it again"):
+        PatchStore.open(path)
+
+
+def test_open_or_build_builds_what_is_not_there(tmp_path):
+    store = open_or_build(tmp_path / "store", iter(triples()), {"kind": "test"})
+    assert len(store) == 3 and store.meta["kind"] == "test"
+
+
+def test_open_or_build_does_not_touch_the_patches_of_a_built_store(path):
+    def untouchable():
+        raise AssertionError("read although the store is there")
+        yield
+
+    assert len(open_or_build(path, untouchable(), {"kind": "test"})) == 3
+
+
+def test_open_or_build_refuses_a_store_made_otherwise_and_says_how_it_differs(path):
+    with pytest.raises(DataError) as caught:
+        open_or_build(path, iter(triples()), {"kind": "other", "stretch": 2750.0})
+    assert "kind was 'test', now 'other'" in str(caught.value)
+    assert "stretch was None, now 2750.0" in str(caught.value)
