@@ -118,8 +118,9 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: list[str], t
     figure, axes = _axes(1, 1, 6.2, 5.4)
     ConfusionMatrixDisplay.from_predictions(
         labels, predictions, labels=range(len(classes)), display_labels=classes, normalize="true", values_format=".0%",
-        xticks_rotation=60, ax=axes[0, 0], colorbar=False, cmap="Blues", text_kw={"fontsize": 7},
+        ax=axes[0, 0], colorbar=False, cmap="Blues", text_kw={"fontsize": 7},
     )  # fmt: skip
+    axes[0, 0].set_xticks(range(len(classes)), classes, rotation=60, ha="right")
     axes[0, 0].set_title(title)
     return figure
 
