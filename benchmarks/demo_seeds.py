@@ -23,8 +23,8 @@ def run(profile: Profile, runtime: Runtime, seed: int, out: str) -> dict[str, fl
     size, held_out = profile.image_size, np.concatenate([split.val, split.test])
     images, _ = profile.unlabelled("bigearthnet")
     probe = knn_probe(store.images, store.labels, split.train, held_out, size, runtime)
-    config = PretrainConfig(epochs=profile.long, batch_size=profile.batch_size, image_size=size, seed=seed)
-    pretrained = pretrain(images, config, out, runtime=runtime, probe=probe, probe_every=profile.long)
+    config = PretrainConfig(epochs=profile.epochs["long"], batch_size=profile.batch_size, image_size=size, seed=seed)
+    pretrained = pretrain(images, config, out, runtime=runtime, probe=probe, probe_every=config.epochs)
     recipe = FinetuneConfig(phases=profile.phases, lr=profile.lr_finetune, batch_size=profile.batch_size,
                             image_size=size, seed=seed)  # fmt: skip
     tuned = finetune(store.images, store.labels, split, store.meta["classes"], recipe, out,

@@ -13,13 +13,13 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.metrics import ConfusionMatrixDisplay, roc_curve
-from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
 from src.augmentations import IMAGENET_MEAN, IMAGENET_STD, SimCLRAugmentation
 from src.losses import nt_xent_floor
 from src.pretrain import views
+from src.probes import centroid_distances
 
 OOD_NAME = "out of distribution"
 SCORE_NAMES = {
@@ -188,6 +188,42 @@ def umap_panels(coordinates: pd.DataFrame, classes: list[str], captions: dict[st
     return figure
 
 
+def separation_captions(measured: dict[str, dict[str, float]]) -> dict[str, str]:
+    """What goes under each panel: its kNN accuracy and the class separation, measured on the features."""
+    return {
+        panel: f"kNN {values['knn_accuracy']:.1%}, silhouette {values['silhouette']:.3f}, "
+               f"Davies–Bouldin {values['davies_bouldin']:.2f}"
+        for panel, values in measured.items()
+    }  # fmt: skip
+
+
+def umap_grid(rows: dict[str, tuple[pd.DataFrame, dict[str, dict[str, float]]] | None], classes: list[str]) -> Figure:
+    """One row of panels an encoder: its coordinates and the separation of each panel, or None if it was not run.
+
+    Every row is a projection of its own, for features of different networks share no axes.
+    """
+    columns = max((points["panel"].nunique() for points, _ in filter(None, rows.values())), default=2)
+    figure, axes = _axes(len(rows), columns, 4.4, 4.1)
+    for row_axes, (name, row) in zip(axes, rows.items(), strict=True):
+        row_axes[0].set_ylabel(name, fontsize=12)
+        for axis in row_axes:
+            axis.set(xticks=[], yticks=[])
+        if row is None:
+            row_axes[0].text(0.5, 0.5, "not run", transform=row_axes[0].transAxes, ha="center", color="0.4")
+            continue
+        points, captions = row[0], separation_captions(row[1])
+        for axis, (panel, mine) in zip(row_axes, points.groupby("panel", sort=False), strict=False):
+            _scatter(axis, mine, classes)
+            axis.set_title(panel)
+            axis.set_xlabel(captions.get(panel, ""), fontsize=8)
+    handles = {
+        name: handle for axis in axes.flat for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize=8, markerscale=2,
+                  frameon=False)  # fmt: skip
+    return figure
+
+
 def _scatter(axis, points: pd.DataFrame, classes: list[str]) -> None:
     size = np.clip(9000 / len(points), 6, 20)  # few points must be seen, many must not hide each other
     for label in sorted(points["label"].unique(), key=lambda value: (value < 0, value)):
@@ -226,9 +262,7 @@ def class_centroids(points: pd.DataFrame, features: np.ndarray, labels: np.ndarr
         projection.annotate(classes[label], centre, ha="center", va="center", fontsize=8, weight="bold", zorder=5,
                             bbox={"boxstyle": "round", "fc": "w", "ec": f"C{label}", "alpha": 0.85})  # fmt: skip
     projection.set_title("class medians on the projection")
-    unit = normalize(features)
-    centres = np.stack([unit[labels == label].mean(0) for label in range(len(classes))])
-    distances = cosine_distances(centres)
+    distances = centroid_distances(features, labels)
     matrix.imshow(distances, cmap="viridis")
     for row, column in np.ndindex(distances.shape):
         bright = distances[row, column] > 0.6 * distances.max()

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch import nn
 from tqdm.auto import tqdm
 
 from src import checkpoints
@@ -19,6 +20,8 @@ from src.encoders import Classifier, build_encoder
 from src.pretrain import cosine
 from src.probes import embed, prepare
 from src.runtime import Runtime, generator, pick, record, seed_of
+
+IMAGENET = "imagenet"  # in place of a pretraining checkpoint: timm's weights
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,50 @@ def set_open(model: Classifier, open_: range) -> None:
         stage.requires_grad_(number in open_).train(number in open_)
 
 
+def starting_points(names: list[str], models: Path, schedules: dict[str, int], encoder: str) -> dict[str, Path | str]:
+    """Name of an arm → what `finetune` takes as `pretrained`.
+
+    Args:
+        names: of schedules ("long", "short": their pretraining epochs' alias), of checkpoints, or `IMAGENET`.
+        models: folder of the checkpoints.
+        schedules: pretraining epochs of each schedule.
+        encoder: what the checkpoints must hold.
+
+    Raises:
+        CheckpointError: one of them is missing, damaged or of another encoder.
+    """
+    arms: dict[str, Path | str] = {}
+    for name in names:
+        if name == IMAGENET:
+            arms["ImageNet"] = IMAGENET
+            continue
+        file = models / (checkpoints.contrastive_alias(schedules[name]) if name in schedules else name)
+        arm = f"pretrained {checkpoints.load_encoder(file, expect=encoder)[1]['config']['epochs']}"
+        arms[arm if arm not in arms else f"{arm} ({file.stem})"] = file
+    return arms
+
+
+def starting_encoder(config: FinetuneConfig, pretrained: str | Path | None) -> nn.Module:
+    """The encoder as `finetune` starts it: random from the seed, or with the weights of `pretrained`."""
+    torch.manual_seed(seed_of(config.seed))
+    shape = (config.encoder, config.in_channels, config.image_size, config.dropout)
+    encoder = build_encoder(*shape, imagenet=pretrained == IMAGENET)
+    if pretrained and pretrained != IMAGENET:
+        source, _ = checkpoints.load_encoder(pretrained, expect=config.encoder)
+        checkpoints.restore(encoder, source.state_dict(), pretrained)
+    return encoder
+
+
+def phase_table(model: Classifier, phases: tuple[int, int, int]) -> pd.DataFrame:
+    """Which stages learn from which epoch on, one row a stage with its number of parameters."""
+    names = [f"stage {number}" for number in range(1, len(model.stages))] + ["head"]
+    table = pd.DataFrame({"parameters": [sum(p.numel() for p in stage.parameters()) for stage in model.stages]}, names)
+    for start in dict.fromkeys((0, phases[0], phases[0] + phases[1])):  # a phase of no epochs has no column
+        open_ = open_stages(start, phases, len(names))
+        table[f"from epoch {start + 1}"] = ["learns" if number in open_ else "frozen" for number in range(len(names))]
+    return table
+
+
 def finetune(
     images: np.ndarray, labels: np.ndarray, split: Split, classes: list[str], config: FinetuneConfig, out: str | Path,
     *, pretrained: str | Path | None = None, runtime: Runtime | None = None, data: dict[str, Any] | None = None,
@@ -88,13 +135,14 @@ def finetune(
         classes: their names, in the order of the labels.
         config: the recipe; `config.from_scratch()` for the baseline.
         out: folder for the checkpoint of the best epoch.
-        pretrained: pretraining checkpoint for the encoder; None starts from random weights.
+        pretrained: pretraining checkpoint for the encoder, or `IMAGENET`; None starts from random weights.
         runtime: device and precision; None picks.
         data: description of the images, kept in the checkpoint.
 
     Raises:
         ValueError: a label outside the classes, a batch larger than the training set, or nothing to select on.
         CheckpointError: the pretraining checkpoint is unusable or of another encoder.
+        ConnectionError: the ImageNet weights could not be fetched.
         FloatingPointError: the loss is not finite.
     """
     runtime = runtime or pick()
@@ -141,13 +189,9 @@ def finetune(
 
 
 def _build(config: FinetuneConfig, classes: int, pretrained: str | Path | None) -> Classifier:
-    torch.manual_seed(seed_of(config.seed))  # the same head for every arm of one seed
-    encoder = build_encoder(config.encoder, config.in_channels, config.image_size, config.dropout)
-    model = Classifier(encoder, classes, config.dropout)
-    if pretrained:
-        source, _ = checkpoints.load_encoder(pretrained, expect=config.encoder)
-        checkpoints.restore(encoder, source.state_dict(), pretrained)
-    return model
+    encoder = starting_encoder(config, pretrained)
+    torch.manual_seed(seed_of(config.seed, 1))  # the same head for every arm of one seed
+    return Classifier(encoder, classes, config.dropout)
 
 
 def _train_epoch(model, optimizer, images, targets, config: FinetuneConfig, runtime: Runtime, epoch: int, bar) -> dict:
@@ -175,4 +219,5 @@ def _train_epoch(model, optimizer, images, targets, config: FinetuneConfig, runt
         raise FloatingPointError(
             f"the loss of epoch {epoch + 1} is {mean}: training stopped, no checkpoint was written"
         )
-    return {"loss": mean, "lr": lr, "images_per_s": steps * config.batch_size / (time.perf_counter() - started)}
+    seconds = time.perf_counter() - started
+    return {"loss": mean, "lr": lr, "images_per_s": steps * config.batch_size / seconds, "seconds": seconds}

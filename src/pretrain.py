@@ -155,10 +155,11 @@ def _train_epoch(model, optimizer, images, config: PretrainConfig, runtime: Runt
             f"the loss of epoch {epoch} is {mean}: training stopped, checkpoints of earlier epochs are untouched. "
             f"Try a lower learning rate than {config.lr:g} or a higher temperature than {config.temperature:g}."
         )
-    rate = steps * config.batch_size / (time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    rate = steps * config.batch_size / seconds
     bar.set_description(f"epoch {epoch}/{config.epochs}")
     bar.set_postfix_str(f"loss {mean:.3f}, {rate:,.0f} images/s")
-    return {"loss": mean, "lr": lr, "images_per_s": rate}
+    return {"loss": mean, "lr": lr, "images_per_s": rate, "seconds": seconds}
 
 
 def _save_epoch(out: Path, last: Path, model, optimizer, about: dict, history: list[dict]) -> None:

@@ -6,9 +6,12 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import davies_bouldin_score, silhouette_score
+from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import normalize as unit_length
 from torch import Tensor, nn
 
 from src.augmentations import normalize, resize, to_unit
@@ -65,6 +68,35 @@ def linear_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarra
     """Accuracy in [0, 1] of logistic regression on standardised features (the linear evaluation of SimCLR §4)."""
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     return float(probe.fit(train, train_labels).score(test, test_labels))
+
+
+def centroid_distances(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(C, C) cosine distances, in [0, 2], between the class means of (N, D) features scaled to unit length."""
+    unit = unit_length(features)
+    return cosine_distances(np.stack([unit[labels == label].mean(0) for label in np.unique(labels)]))
+
+
+def separation(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """How far apart the classes lie, measured on the embeddings and not on a picture of them.
+
+    Args:
+        features: (N, D) of held-out images, scaled to unit length here: only directions count, as in NT-Xent.
+        labels: (N,) class numbers.
+
+    Returns:
+        `silhouette` (cosine; −1 to 1, higher is better; Rousseeuw 1987), `davies_bouldin` (from 0, lower is better;
+        Davies & Bouldin 1979), `centroid_distance` (mean cosine distance between two class means, 0 to 2).
+
+    Raises:
+        ValueError: fewer than two classes, or as many as images.
+    """
+    unit = unit_length(features)
+    between = centroid_distances(features, labels)
+    return {
+        "silhouette": float(silhouette_score(unit, labels, metric="cosine")),
+        "davies_bouldin": float(davies_bouldin_score(unit, labels)),
+        "centroid_distance": float(between[np.triu_indices(len(between), 1)].mean()),
+    }
 
 
 def knn_probe(

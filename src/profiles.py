@@ -10,6 +10,7 @@ from src.data.demo import make_demo
 from src.data.eurosat import Split, eurosat_store, stratified_split
 from src.data.store import PatchStore
 from src.data.ucmerced import STUDY_CLASSES, ucmerced_store
+from src.encoders import ENCODERS
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout: notebooks may be run from any folder
 
@@ -19,10 +20,10 @@ class Profile:
     """Folders and sizes. The layout under `data` is the same for made and for real data (see SETUP.md)."""
 
     data: Path
-    models: Path
+    models: Path  # of this encoder: the checkpoints' names don't tell encoders apart
+    records: Path  # of every encoder
     figures: Path
-    long: int  # pretraining epochs of notebook 01
-    short: int  # pretraining epochs of notebook 02
+    epochs: dict[str, int]  # of pretraining: "long" (notebooks 01, 03, 04) and "short" (02)
     batch_size: int  # images, in pretraining and in fine-tuning
     image_size: int  # pixels
     phases: tuple[int, int, int]  # fine-tuning epochs: head, last stage, everything
@@ -61,23 +62,36 @@ class Profile:
         raise ValueError(f"pretrain on 'bigearthnet' or 'eurosat-train', not {source!r}")
 
 
-def open_profile(name: str, workspace: str | Path | None = None) -> Profile:
+# the demo's epochs: (long, short) pretraining, and the phases of fine-tuning; the two large networks get fewer
+_DEMO_EPOCHS = {
+    "custom_cnn": ((24, 8), (2, 2, 8)), "resnet50": ((6, 2), (1, 1, 4)), "vit_b_16": ((4, 2), (1, 1, 3)),
+}  # fmt: skip
+
+
+def open_profile(name: str, workspace: str | Path | None = None, encoder: str = "custom_cnn") -> Profile:
     """The profile of this name; `demo` makes its data on first use (seconds, no download).
 
     Args:
         workspace: folder that holds (or gets) `data/`, `models/` and `umap_visualizations/`; None: the checkout.
+        encoder: one of `src.encoders.ENCODERS`. The Custom CNN's checkpoints lie in `models/` itself, under the
+            study's names; those of the others in a folder of their own.
     """
+    if encoder not in ENCODERS:
+        raise ValueError(f"ENCODER must be one of {', '.join(ENCODERS)}, not {encoder!r}")
     root = Path(workspace or ROOT)
+    own = "" if encoder == "custom_cnn" else encoder
     if name == "paper":
         return Profile(
-            data=root / "data", models=root / "models", figures=root / "umap_visualizations",
-            long=300, short=50, batch_size=64, image_size=64, phases=(10, 10, 80), lr_finetune=1e-4,
-            mc_samples=50, probe_every=5,
+            data=root / "data", models=root / "models" / own, records=root / "models/records",
+            figures=root / "umap_visualizations", epochs={"long": 300, "short": 50}, batch_size=64, image_size=64,
+            phases=(10, 10, 80), lr_finetune=1e-4, mc_samples=50, probe_every=5,
         )  # fmt: skip
     if name == "demo":
+        (long, short), phases = _DEMO_EPOCHS[encoder]
         return Profile(
-            data=make_demo(root / "data/demo"), models=root / "models/demo", figures=root / "umap_visualizations/demo",
-            long=24, short=8, batch_size=32, image_size=32, phases=(2, 2, 8), lr_finetune=3e-4,
+            data=make_demo(root / "data/demo"), models=root / "models/demo" / own,
+            records=root / "models/demo/records", figures=root / "umap_visualizations/demo",
+            epochs={"long": long, "short": short}, batch_size=32, image_size=32, phases=phases, lr_finetune=3e-4,
             mc_samples=20, probe_every=4,
         )  # fmt: skip
     raise ValueError(f"PROFILE must be 'paper' or 'demo', not {name!r}")

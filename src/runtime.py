@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,8 +70,8 @@ def hardware(device: torch.device) -> str:
 
 
 def record(runtime: Runtime) -> dict[str, str]:
-    """Hardware, precision, library versions and git commit, as plain strings for checkpoints and tables."""
-    libraries = {name: version(name) for name in ("torch", "torchvision", "numpy", "scikit-learn")}
+    """Hardware, precision, library versions, git commit and date, as plain strings for checkpoints and tables."""
+    libraries = {name: version(name) for name in ("torch", "torchvision", "timm", "numpy", "scikit-learn")}
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent,
                             capture_output=True, text=True, check=False).stdout.strip()  # fmt: skip
     return {
@@ -78,5 +79,6 @@ def record(runtime: Runtime) -> dict[str, str]:
         "precision": str(runtime.dtype).removeprefix("torch."),
         "python": platform.python_version(),
         "commit": commit or "not a git checkout",
+        "date": date.today().isoformat(),
         **libraries,
     }

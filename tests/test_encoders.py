@@ -1,12 +1,17 @@
 """The encoder's shape, the heads, and what the stages and layers promise to unfreezing and to MC Dropout."""
 
 import itertools
+import os
+import subprocess
+import sys
+import tempfile
 
 import pytest
+import timm
 import torch
 from torch import nn
 
-from src.encoders import ENCODERS, Classifier, build_encoder, classification_head, projection_head
+from src.encoders import ENCODERS, TIMM_NAMES, Classifier, build_encoder, classification_head, projection_head
 
 torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
 
@@ -23,6 +28,13 @@ def images(channels=3, size=16, n=2):
 def test_parameter_count():
     # 9·(3·64 + 64·64 + 64·128 + 128·128 + 128·256 + 256·256) of the convolutions, 2·2·(64 + 128 + 256) of batch norm
     assert sum(p.numel() for p in encoder().parameters()) == 1_146_304
+
+
+@pytest.mark.parametrize(("name", "millions"), [("custom_cnn", 1.1), ("resnet50", 23.5), ("vit_b_16", 85.8)])
+def test_sizes_are_those_of_the_papers(name, millions):
+    size = 64 if name == "custom_cnn" else 224
+    count = sum(p.numel() for p in build_encoder(name, image_size=size).parameters())
+    assert round(count / 1e6, 1) == millions
 
 
 def test_feature_dim_is_what_comes_out():
@@ -42,9 +54,10 @@ def test_stages_are_in_order_and_with_the_pool_are_the_whole_network():
     assert torch.equal(model.pool(x), model(images()))
 
 
-def test_every_parameter_belongs_to_exactly_one_stage():
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_parameter_belongs_to_exactly_one_stage(name):
     # unfreezing makes one optimiser group a stage: a parameter outside would never learn
-    model = Classifier(encoder(), 4)
+    model = Classifier(build_encoder(name, image_size=16), 4)
     in_stages = [id(p) for stage in model.stages for p in stage.parameters()]
     assert len(in_stages) == len(set(in_stages))
     assert set(in_stages) == {id(p) for p in model.parameters()}
@@ -56,7 +69,97 @@ def test_each_stage_is_two_convolutions_then_pooling_then_dropout():
         assert [type(layer) for layer in stage] == kinds
 
 
-@pytest.mark.parametrize("build", [encoder, lambda: Classifier(encoder(), 4)], ids=["encoder", "classifier"])
+@pytest.mark.parametrize("name", TIMM_NAMES)
+def test_weights_load_into_timms_own_network_strictly_and_give_its_features(name):
+    torch.manual_seed(0)
+    ours = build_encoder(name, image_size=32).eval()
+    size = {"img_size": 32} if name == "vit_b_16" else {}
+    theirs = timm.create_model(TIMM_NAMES[name], num_classes=0, **size).eval()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    assert torch.equal(theirs(images(size=32)), ours(images(size=32)))
+    ours.load_state_dict(theirs.state_dict(), strict=True)  # and back
+
+
+@pytest.mark.parametrize("name", TIMM_NAMES)
+@pytest.mark.parametrize("size", [64, 224])
+def test_large_encoders_train_a_step_at_both_sizes_of_the_study(name, size):
+    torch.manual_seed(0)
+    model = Classifier(build_encoder(name, image_size=size), 4)
+    before = [p.detach().clone() for p in (model.stages[0].parameters())]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(images(size=size)).logsumexp(1).sum().backward()
+    optimizer.step()
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.stages[0].parameters(), strict=True))
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("size", "patches"), [(32, 4), (64, 16), (224, 196)])
+def test_the_vit_has_a_position_for_every_patch_and_the_class_token(size, patches):
+    vit = build_encoder("vit_b_16", image_size=size)
+    assert vit.pos_embed.shape == (1, patches + 1, 768)
+    # a position is the patch's own: moving a patch must change the features, as it does in timm's network
+    x = images(size=size, n=1)
+    assert not torch.allclose(vit.eval()(x), vit(x.roll(16, dims=3)))
+
+
+def test_the_vit_takes_whole_patches_only():
+    with pytest.raises(ValueError, match="patches of 16 pixels: image_size 40"):
+        build_encoder("vit_b_16", image_size=40)
+
+
+@pytest.mark.parametrize("name", TIMM_NAMES)
+def test_dropout_of_the_large_encoders_falls_on_the_features_where_mc_dropout_sees_it(name):
+    model = build_encoder(name, image_size=16, dropout=0.5).eval()
+    features = model(images())
+    *trunk, last = model.layers()
+    assert isinstance(last, nn.Dropout) and last.p == 0.5
+    assert not any(isinstance(m, nn.Dropout) and m.p > 0 for layer in trunk for m in layer.modules())
+    last.train()  # all that MC Dropout does
+    dropped = model(images())
+    assert ((dropped == 0) | torch.isclose(dropped, 2 * features)).all() and (dropped == 0).any()
+
+
+def test_imagenet_weights_that_cannot_be_fetched_are_an_error_that_says_what_to_do():
+    code = "from src.encoders import build_encoder; build_encoder('resnet50', imagenet=True)"
+    with tempfile.TemporaryDirectory() as empty:
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": empty}
+        process = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+    last = process.stderr.strip().splitlines()[-1]
+    assert process.returncode == 1
+    assert (
+        last.startswith("ConnectionError: the ImageNet weights of resnet50 could not be fetched") and "HF_HOME" in last
+    )
+
+
+def test_imagenet_weights_are_timms(monkeypatch):
+    def fetched(name, pretrained, **options):
+        assert pretrained
+        torch.manual_seed(5)
+        return create_model(name, **options)
+
+    create_model = timm.create_model
+    monkeypatch.setattr(timm, "create_model", fetched)
+    model = build_encoder("vit_b_16", in_channels=4, image_size=32, imagenet=True)
+    torch.manual_seed(5)
+    assert torch.equal(
+        model.cls_token, create_model("vit_base_patch16_224", in_chans=4, num_classes=0, img_size=32).cls_token
+    )
+
+
+def test_the_custom_cnn_has_no_imagenet_weights():
+    with pytest.raises(ValueError, match="no ImageNet weights for 'custom_cnn'"):
+        build_encoder("custom_cnn", imagenet=True)
+
+
+BUILDERS = {
+    **{name: lambda name=name: build_encoder(name, image_size=16) for name in ENCODERS},
+    **{f"{name} classifier": lambda name=name: Classifier(build_encoder(name, image_size=16), 4) for name in ENCODERS},
+}
+
+
+@pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
 def test_layers_applied_in_turn_are_the_forward_pass(build):
     model = build().eval()
     assert torch.equal(nn.Sequential(*model.layers())(images()), model(images()))
@@ -74,6 +177,15 @@ def test_any_number_of_bands_runs_forward_and_backward(channels):
     model(images(channels, size=8)).sum().backward()
     assert model.stages[0][0].weight.shape[1] == channels
     assert model.stages[0][0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", TIMM_NAMES)
+@pytest.mark.parametrize("channels", [1, 2, 4, 12, 13])
+def test_large_encoders_take_any_number_of_bands(name, channels):
+    model = build_encoder(name, in_channels=channels, image_size=16)
+    model(images(channels)).sum().backward()
+    first = model.conv1 if name == "resnet50" else model.patch_embed.proj
+    assert first.weight.shape[1] == channels and first.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("size", [8, 32, 64, 120])
@@ -167,7 +279,7 @@ def test_unknown_name_names_the_known_ones():
 def test_every_named_encoder_keeps_the_contract(name):
     model = build_encoder(name, in_channels=4, image_size=16).eval()
     assert model(images(4)).shape == (2, model.feature_dim)
-    assert len(model.stages) >= 2  # phase 2 of unfreezing opens the last of several
+    assert len(model.stages) == {"custom_cnn": 3, "resnet50": 5, "vit_b_16": 13}[name]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from src import checkpoints
 from src.checkpoints import CheckpointError
 from src.data.eurosat import Split
 from src.encoders import Classifier, build_encoder
-from src.finetune import FinetuneConfig, finetune, open_stages, set_open
+from src.finetune import FinetuneConfig, finetune, open_stages, phase_table, set_open, starting_points
 from src.probes import embed
 from src.runtime import pick
 
@@ -70,7 +70,7 @@ def pretrained(tmp_path_factory):
     torch.manual_seed(99)
     encoder = build_encoder("custom_cnn", 3, 16)
     encoder(torch.randn(16, 3, 16, 16))
-    about = {"config": {"encoder": "custom_cnn", "in_channels": 3, "image_size": 16, "dropout": 0.1}}
+    about = {"config": {"encoder": "custom_cnn", "epochs": 7, "in_channels": 3, "image_size": 16, "dropout": 0.1}}
     return checkpoints.save(
         tmp_path_factory.mktemp("pretrained") / "best.pth", {"encoder": checkpoints.clean_state(encoder)}, about
     )
@@ -130,9 +130,19 @@ def test_no_dropout_noise_comes_from_frozen_stages():
     assert not torch.equal(model.encoder(batch), model.encoder(batch))
 
 
-@pytest.mark.parametrize("phases", [(1, 1, 1), (2, 1, 1), (0, 1, 2)], ids=str)
-def test_every_epoch_moves_all_of_the_open_stages_and_not_a_bit_of_the_frozen_ones(tmp_path, monkeypatch, phases):
-    opened_in = {(1, 1, 1): [1, 2, 4], (2, 1, 1): [1, 1, 2, 4], (0, 1, 2): [2, 4, 4]}[phases]
+@pytest.mark.parametrize(
+    ("encoder", "phases", "opened_in"),  # how many stages, counted from the head, epoch by epoch
+    [
+        ("custom_cnn", (1, 1, 1), [1, 2, 4]),
+        ("custom_cnn", (2, 1, 1), [1, 1, 2, 4]),
+        ("custom_cnn", (0, 1, 2), [2, 4, 4]),
+        ("resnet50", (1, 1, 1), [1, 2, 6]),
+        ("vit_b_16", (1, 1, 1), [1, 2, 14]),
+    ],
+)
+def test_every_epoch_moves_all_of_the_open_stages_and_not_a_bit_of_the_frozen_ones(
+    tmp_path, monkeypatch, encoder, phases, opened_in
+):
     before, checked = {}, []
 
     def watch(model, epoch, moment):
@@ -142,7 +152,7 @@ def test_every_epoch_moves_all_of_the_open_stages_and_not_a_bit_of_the_frozen_on
             return
         names = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
         for number, stage in enumerate(model.stages):
-            is_open = number >= N_STAGES - opened_in[epoch]
+            is_open = number >= len(model.stages) - opened_in[epoch]
             # parameters and batch-norm buffers alike; an open stage moves from its very first epoch
             for tensor in (*stage.parameters(), *stage.buffers()):
                 name = names[id(tensor)]
@@ -150,8 +160,43 @@ def test_every_epoch_moves_all_of_the_open_stages_and_not_a_bit_of_the_frozen_on
                 checked.append(name)
 
     each_epoch(monkeypatch, watch)
-    run(tmp_path, replace(CONFIG, phases=phases))
+    few = replace(SPLIT, train=np.arange(16))
+    run(tmp_path, replace(CONFIG, encoder=encoder, phases=phases), split=few)
     assert set(checked) == set(before) and len(checked) == len(before) * sum(phases)  # nothing was overlooked
+
+
+@pytest.mark.parametrize(("encoder", "last"), [("resnet50", "layer4."), ("vit_b_16", ("blocks.11.", "norm."))])
+def test_phase_2_opens_the_studys_last_stage(encoder, last):
+    model = Classifier(build_encoder(encoder, 3, 16), 3)
+    set_open(model, open_stages(1, (1, 1, 1), len(model.stages)))
+    learns = {name.removeprefix("encoder.") for name, p in model.named_parameters() if p.requires_grad}
+    assert learns == {
+        name.removeprefix("encoder.")
+        for name, _ in model.named_parameters()
+        if name.removeprefix("encoder.").startswith(last) or name.startswith("head.")
+    }
+
+
+def test_the_phase_table_says_what_learns_when():
+    model = Classifier(build_encoder("custom_cnn", 3, 16), 3)
+    table = phase_table(model, (10, 10, 80))
+    assert table["parameters"].sum() == sum(p.numel() for p in model.parameters())
+    assert list(table.index) == ["stage 1", "stage 2", "stage 3", "head"]
+    learns = table.drop(columns="parameters") == "learns"
+    assert learns.sum().to_dict() == {"from epoch 1": 1, "from epoch 11": 2, "from epoch 21": 4}
+    assert list(phase_table(model, (0, 0, 100)).columns) == ["parameters", "from epoch 1"]
+
+
+def test_starting_points_are_found_by_schedule_or_by_name(pretrained):
+    models, schedules = pretrained.parent, {"short": 7, "long": 70}
+    checkpoints.copy(pretrained, models / checkpoints.contrastive_alias(7))
+    arms = starting_points(["short", "best.pth", "imagenet"], models, schedules, "custom_cnn")
+    assert list(arms.values()) == [models / "best_contrastive_model_7Ep.pth", pretrained, "imagenet"]
+    assert list(arms) == ["pretrained 7", "pretrained 7 (best)", "ImageNet"]
+    with pytest.raises(CheckpointError, match=r"best_contrastive_model_70Ep\.pth"):
+        starting_points(["long"], models, schedules, "custom_cnn")
+    with pytest.raises(CheckpointError, match="expected 'resnet50'"):
+        starting_points(["short"], models, schedules, "resnet50")
 
 
 # Where it starts
@@ -196,7 +241,9 @@ def test_it_learns_what_is_easy_to_tell_apart(learnt):
 
 
 def test_the_history_has_one_row_an_epoch(learnt):
-    assert list(learnt.history.columns) == ["epoch", "open", "loss", "lr", "images_per_s", "val_accuracy"]
+    assert list(learnt.history.columns) == [
+        "epoch", "open", "loss", "lr", "images_per_s", "seconds", "val_accuracy",
+    ]  # fmt: skip
     assert learnt.history["epoch"].tolist() == [1, 2, 3, 4, 5]
     assert learnt.history["open"].tolist() == [4] * 5
     assert learnt.history["lr"].is_monotonic_decreasing
@@ -324,8 +371,8 @@ def test_missing_pretrained_weights_are_named_not_replaced_by_random_ones(tmp_pa
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_no_checkpoint(tmp_path, monkeypatch):
     real = build_encoder
 
-    def broken(*args):
-        encoder = real(*args)
+    def broken(*args, **options):
+        encoder = real(*args, **options)
         nn.init.constant_(encoder.stages[0][0].weight, float("nan"))
         return encoder
 

@@ -2,16 +2,21 @@
 
 import ast
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import papermill
 import pytest
+import timm
 
-from src.checkpoints import load_classifier, load_encoder
+from src.checkpoints import load, load_classifier, load_encoder
 from src.data.store import DataError
+from src.encoders import ENCODERS, TIMM_NAMES
 from src.profiles import ROOT, open_profile
+from src.results import MISSING, beside_study, read_records, runs_table
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TRAINING = [path for path in NOTEBOOKS if path.name[:2] <= "07"]
@@ -32,12 +37,12 @@ def test_committed_clean_with_parameters_first_and_no_logic_of_its_own(path):
     )
 
 
-def test_the_two_pretraining_notebooks_share_their_code():
-    long, short = (
-        [cell.source for cell in code_cells(ROOT / "notebooks" / f"{name}epochs.ipynb")]
-        for name in ("01_simclr_pretrain_custom_cnn_300", "02_simclr_pretrain_custom_cnn_50")
-    )
-    assert [cell.replace("profile.long", "profile.short") for cell in long[1:]] == short[1:]
+@pytest.mark.parametrize("numbers", ["01 02 03 04", "05 06 07"])
+def test_notebooks_of_a_kind_differ_in_parameters_and_prose_alone(numbers):
+    kind = [[cell.source for cell in code_cells(path)] for path in TRAINING if path.name[:2] in numbers.split()]
+    assert all(cells[1:] == kind[0][1:] for cells in kind)
+    names = [{line.split(" = ")[0] for line in cells[0].splitlines()} for cells in kind]
+    assert all(own == names[0] for own in names)
 
 
 @pytest.mark.parametrize("what", ["eurosat", "ucmerced", "bigearthnet"])
@@ -54,57 +59,99 @@ def test_unknown_profile_and_source_say_what_there_is(tmp_path):
         open_profile("paper", tmp_path).unlabelled("imagenet")
 
 
-def run(name: str, workspace: Path, **parameters) -> nbformat.NotebookNode:
+def run(name: str, workspace: Path, **parameters) -> None:
+    """One notebook in the demo profile, in a process of its own with one thread, as papermill's command line has it."""
     (path,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
     parameters = {"PROFILE": "demo", "WORKSPACE": str(workspace), **parameters}
-    return papermill.execute_notebook(
-        path, workspace / f"{name}.ipynb", parameters, kernel_name="python3", progress_bar=False
-    )
+    papermill.execute_notebook(
+        path, workspace / f"{name}.ipynb", parameters, kernel_name="python3", progress_bar=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """Notebooks 02 and 05 run for real: files → store → SimCLR → checkpoint → fine-tuning → scores → figures."""
+    """Every notebook run for real, two at a time: files → stores → SimCLR → fine-tuning → scores → results page."""
     folder = tmp_path_factory.mktemp("workspace")
-    run("02", folder, EPOCHS=2, BATCH_SIZE=100, PROBE_EVERY=1)
-    run("05", folder, PRETRAINED=["best_contrastive_model_2Ep.pth"], PHASES=[1, 1, 1], MC_SAMPLES=3)
+    profile = open_profile("demo", folder)
+    profile.eurosat(), profile.bigearthnet(), profile.ucmerced()  # once, before the notebooks look for them together
+    pretrain = {"EPOCHS": 1, "BATCH_SIZE": 200}
+    tune = {"PHASES": [1, 0, 1], "MC_SAMPLES": 3, "BATCH_SIZE": 160, "PRETRAINED": ["best_contrastive_model_1Ep.pth"]}
+    stages = [
+        {"04": {**pretrain, "IMAGE_SIZE": 16}, "03": {**pretrain, "IMAGE_SIZE": 16},
+         "02": {"EPOCHS": 2, "BATCH_SIZE": 100, "PROBE_EVERY": 1}, "01": pretrain},
+        {"07": {**tune, "IMAGE_SIZE": 16}, "06": {**tune, "IMAGE_SIZE": 16},
+         "05": {**tune, "PRETRAINED": ["best_contrastive_model_2Ep.pth"], "PHASES": [1, 1, 1]}},
+        {"08": {}},
+    ]  # fmt: skip
+    with ThreadPoolExecutor(2) as pool:
+        for stage in stages:
+            for done in [pool.submit(run, name, folder, **parameters) for name, parameters in stage.items()]:
+                done.result()
     return folder
 
 
-def test_pretraining_leaves_checkpoints_with_the_right_names_that_load(workspace):
-    models = workspace / "models/demo"
-    assert len(list(models.glob("best_contrastive_model_2Ep_100BS_Loss*_*_*.pth"))) == 1
-    encoder, about = load_encoder(models / "best_contrastive_model_2Ep.pth", expect="custom_cnn")
-    assert encoder.feature_dim == 256 and about["data"]["kind"] == "bigearthnet-v1-rgb"
-    history = json.loads((models / "last_contrastive_model_2Ep.json").read_text())["history"]
-    assert [row["epoch"] for row in history] == [0, 1, 2]
+@pytest.mark.parametrize(
+    ("encoder", "epochs", "batch_size"),
+    [("custom_cnn", 2, 100), ("custom_cnn", 1, 200), ("resnet50", 1, 200), ("vit_b_16", 1, 200)],
+)
+def test_pretraining_leaves_checkpoints_with_the_right_names_that_load(workspace, encoder, epochs, batch_size):
+    models = open_profile("demo", workspace, encoder).models
+    assert len(list(models.glob(f"best_contrastive_model_{epochs}Ep_{batch_size}BS_Loss*_*_*.pth"))) == 1
+    _, about = load_encoder(models / f"best_contrastive_model_{epochs}Ep.pth", expect=encoder)
+    assert about["data"]["kind"] == "bigearthnet-v1-rgb" and len(about["data"]["sha256"]) == 64
+    history = json.loads((models / f"last_contrastive_model_{epochs}Ep.json").read_text())["history"]
+    assert [row["epoch"] for row in history] == list(range(epochs + 1))
 
 
-def test_fine_tuning_leaves_both_arms_and_says_where_they_came_from(workspace):
-    models = workspace / "models/demo"
+@pytest.mark.parametrize(("encoder", "epochs"), [("custom_cnn", 2), ("resnet50", 1), ("vit_b_16", 1)])
+def test_fine_tuning_leaves_both_arms_and_says_where_they_came_from(workspace, encoder, epochs):
+    models = open_profile("demo", workspace, encoder).models
     (tuned,) = models.glob("final_supervised_model_progressive_unfr_acc*.pth")
     (scratch,) = models.glob("final_supervised_model_from_scratch_acc*.pth")
-    assert load_classifier(tuned)[1]["pretrained"] == "best_contrastive_model_2Ep.pth"
-    assert load_classifier(scratch)[1]["pretrained"] is None
+    assert load_classifier(tuned, encoder)[1]["pretrained"] == f"best_contrastive_model_{epochs}Ep.pth"
+    assert load_classifier(scratch, encoder)[1]["pretrained"] is None
+
+
+def test_pretrained_weights_load_into_plain_timm(workspace):
+    for encoder, options in (("resnet50", {}), ("vit_b_16", {"img_size": 16})):
+        models = open_profile("demo", workspace, encoder).models
+        state = load(models / "best_contrastive_model_1Ep.pth")[0]["encoder"]
+        timm.create_model(TIMM_NAMES[encoder], num_classes=0, **options).load_state_dict(state, strict=True)
 
 
 def test_results_table_holds_both_arms_and_every_score(workspace):
     results = pd.read_csv(workspace / "umap_visualizations/demo/custom_cnn_finetuned_results.csv", index_col=0)
-    assert list(results.index) == ["from scratch", "pretrained 2 epochs"]
+    assert list(results.index) == ["from scratch", "pretrained 2"]
     assert results.shape[1] == 2 + 5
     assert results.notna().all(axis=None) and (results >= 0).all(axis=None) and (results <= 1).all(axis=None)
 
 
 def test_every_figure_is_there_and_projections_keep_their_coordinates(workspace):
     figures = workspace / "umap_visualizations/demo"
-    expected = {f"custom_cnn_2ep_{name}" for name in
-                ("view_pairs", "curves", "umap_before_after", "class_boundaries", "class_centroids")}  # fmt: skip
-    expected |= {f"custom_cnn_finetuned_{name}" for name in
-                 ("curves", "confusion", "score_histograms", "roc", "umap_comparison", "class_boundaries",
-                  "class_centroids")}  # fmt: skip
+    expected = {"comparison_umap_before_after"}
+    for run_name in ("custom_cnn_1ep", "custom_cnn_2ep", "resnet50_1ep", "vit_b_16_1ep"):
+        expected |= {f"{run_name}_{name}" for name in
+                     ("view_pairs", "curves", "umap_before_after", "class_boundaries", "class_centroids")}  # fmt: skip
+    for encoder in ENCODERS:
+        expected |= {f"{encoder}_finetuned_{name}" for name in
+                     ("curves", "confusion", "score_histograms", "roc", "umap_comparison", "class_boundaries",
+                      "class_centroids")}  # fmt: skip
     assert {path.stem for path in figures.glob("*.png")} == expected
     coordinates = pd.read_csv(figures / "custom_cnn_finetuned_umap_comparison.csv")
-    assert set(coordinates["panel"]) == {"untrained", "pretrained", "fine-tuned"} and -1 in set(coordinates["label"])
+    assert set(coordinates["panel"]) == {"untrained", "pretrained 2", "fine-tuned"} and -1 in set(coordinates["label"])
+
+
+def test_the_results_page_shows_our_runs_beside_the_study_and_what_is_missing(workspace):
+    records = read_records(workspace / "models/demo/records")
+    assert len(records) == 4 + 2 * 3
+    table = beside_study(runs_table(records))["val accuracy, %"]
+    assert float(table.loc[("Custom CNN", "pretrained 2"), "ours"]) > 0
+    assert table.loc[("Custom CNN", "pretrained 300"), "ours"] == MISSING
+    shown = nbformat.read(workspace / "08.ipynb", 4)
+    html = "".join(str(output.get("data", {}).get("text/html", "")) for cell in shown.cells
+                   if cell.cell_type == "code" for output in cell.outputs)  # fmt: skip
+    assert table.loc[("ResNet-50", "pretrained 1"), "ours"] in html and MISSING in html
 
 
 def test_missing_checkpoint_stops_notebook_05_before_any_training(workspace):

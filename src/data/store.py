@@ -5,6 +5,7 @@ how). N×H×W×C on disk is channels_last on the device: permuted, never copied.
 """
 
 import csv
+import hashlib
 import itertools
 import json
 import os
@@ -98,8 +99,8 @@ class PatchStore:
         partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
         partial.mkdir(parents=True)
         try:
-            shape = _write_arrays(partial, itertools.chain([first], patches), like=first[2])
-            meta = {"format": FORMAT_VERSION, **meta, "shape": shape}
+            shape, sha256 = _write_arrays(partial, itertools.chain([first], patches), like=first[2])
+            meta = {"format": FORMAT_VERSION, **meta, "shape": shape, "sha256": sha256}
             (partial / "meta.json").write_text(json.dumps(meta, indent=1))
             partial.rename(path)
         except BaseException:  # a keyboard interrupt too must not leave half a store
@@ -108,8 +109,11 @@ class PatchStore:
         return cls.open(path)
 
 
-def _write_arrays(folder: Path, patches: Iterable[tuple[str, int | None, np.ndarray]], like: np.ndarray) -> list[int]:
-    count = 0
+def _write_arrays(
+    folder: Path, patches: Iterable[tuple[str, int | None, np.ndarray]], like: np.ndarray
+) -> tuple[list[int], str]:
+    """Returns the shape, and the SHA-256 of the images' bytes: the fingerprint of the data in every run's record."""
+    count, fingerprint = 0, hashlib.sha256()
     with (
         open(folder / "images.npy", "wb") as images,
         open(folder / "index.csv", "w", newline="") as index_file,
@@ -122,13 +126,15 @@ def _write_arrays(folder: Path, patches: Iterable[tuple[str, int | None, np.ndar
                 raise DataError(
                     f"{name}: expected {like.shape} {like.dtype} as the first patch, got {image.shape} {image.dtype}"
                 )
-            images.write(np.ascontiguousarray(image).tobytes())
+            pixels = np.ascontiguousarray(image).tobytes()
+            images.write(pixels)
+            fingerprint.update(pixels)
             index.writerow([name, "" if label is None else label])
             count += 1
         images.seek(0)
         # numpy pads the header so that the first axis can grow: the true count fits in its place
         _write_header(images, count, like)
-    return [count, *like.shape]
+    return [count, *like.shape], fingerprint.hexdigest()
 
 
 def _write_header(file, count: int, like: np.ndarray) -> None:
