@@ -1,8 +1,7 @@
 # Everything runs from a clean clone: Python >= 3.11, make and a package registry are all it needs.
 PYTHON ?= python3
 BIN = .venv/bin
-NOTEBOOKS = 01_simclr_pretrain_custom_cnn_300epochs 02_simclr_pretrain_custom_cnn_50epochs \
-            05_finetune_custom_cnn_after_simclr
+NOTEBOOKS = $(sort $(notdir $(wildcard notebooks/0[1-8]_*.ipynb)))
 
 .PHONY: help demo test lint clean
 help: ## what can be made
@@ -11,11 +10,12 @@ help: ## what can be made
 demo: .venv/.demo ## set up, then run every notebook on made data (no download, no GPU)
 	@mkdir -p runs/demo
 	@set -e; for notebook in $(NOTEBOOKS); do \
-	  echo "== notebooks/$$notebook.ipynb"; \
-	  $(BIN)/papermill notebooks/$$notebook.ipynb runs/demo/$$notebook.ipynb -k python3 -p PROFILE demo; \
+	  echo "== notebooks/$$notebook"; \
+	  $(BIN)/papermill notebooks/$$notebook runs/demo/$$notebook -k python3 -p PROFILE demo; \
 	done
 	@printf '\nexecuted notebooks  runs/demo/\ncheckpoints         models/demo/\nfigures             umap_visualizations/demo/\n\n'
-	@$(BIN)/python -c "import pandas as pd; print(pd.read_csv('umap_visualizations/demo/custom_cnn_finetuned_results.csv', index_col=0).T.round(3))"
+	@$(BIN)/python -c "from src.results import *; t = runs_table(read_records('models/demo/records')); \
+	  print(t[['encoder', 'configuration', *METRICS, 'test_accuracy', 'hours']].round(3).to_string(index=False))"
 
 test: .venv/.dev ## set up, then run the tests
 	@$(BIN)/python -m pytest

@@ -17,7 +17,8 @@ METRICS = {
     "val_accuracy": "val accuracy, %", "auroc_mutual_information": "AUROC, mutual information",
     "auroc_one_minus_msp": "AUROC, 1 − MSP",
 }  # fmt: skip
-MISSING = "missing"
+MISSING = "missing"  # not run by us
+NOT_IN_STUDY = "–"
 
 # The study's README, with its MSP column as it is printed: the confidence itself scored as "out of distribution".
 STUDY = pd.DataFrame(
@@ -95,12 +96,12 @@ def runs_table(records: list[dict[str, Any]]) -> pd.DataFrame:
     rows = [_row(record) for record in records if record["kind"] == "classifier"]
     columns = ["encoder", "configuration", "pretrained_on", "epochs", "seed", *METRICS, "test_accuracy",
                "auroc_pixel_mahalanobis", "hours", "hardware", "date"]  # fmt: skip
-    order = [*ENCODER_NAMES.values()]
-    return pd.DataFrame(rows, columns=columns).sort_values(
-        ["encoder", "configuration", "seed"],
-        key=lambda column: column.map(order.index) if column.name == "encoder" else column.map(sort_key)
-        if column.name == "configuration" else column, ignore_index=True,
-    )  # fmt: skip
+    rows.sort(key=lambda row: (_place(row["encoder"], row["configuration"]), row["seed"]))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _place(encoder: str, configuration: str) -> tuple[int, int]:
+    return list(ENCODER_NAMES.values()).index(encoder), sort_key(configuration)
 
 
 def sort_key(configuration: str) -> int:
@@ -110,16 +111,11 @@ def sort_key(configuration: str) -> int:
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
-    origin = record["pretraining"]
-    hours, configuration, source = record["seconds"] / 3600, SCRATCH, ""
+    origin, hours = record["pretraining"], f"{record['seconds'] / 3600:.2f}"
+    configuration, source = (SCRATCH, "") if origin is None else ("ImageNet", "ImageNet")
     if isinstance(origin, dict):
-        configuration = f"pretrained {origin['config']['epochs']}"
-        source = DATA_NAMES[origin["data"]["kind"]]
-        hours = f"{origin['seconds'] / 3600:.2f} + {hours:.2f}"
-    elif origin:
-        configuration, source, hours = origin, origin, f"{hours:.2f}"
-    else:
-        hours = f"{hours:.2f}"
+        configuration, source = f"pretrained {origin['config']['epochs']}", DATA_NAMES[origin["data"]["kind"]]
+        hours = f"{origin['seconds'] / 3600:.2f} + {hours}"
     return {
         "encoder": ENCODER_NAMES[record["config"]["encoder"]], "configuration": configuration, "pretrained_on": source,
         "epochs": "+".join(str(n) for n in record["config"]["phases"] if n), "seed": record["config"]["seed"],
@@ -130,11 +126,11 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _told(values: pd.Series, digits: int, sign: str = "") -> str:
-    """Mean, and with several seeds their standard deviation and number; `missing` without any."""
+def _told(values: pd.Series, digits: int, absent: str, sign: str = "") -> str:
+    """Mean, and with several seeds their standard deviation and number; `absent` without any."""
     values = values.dropna()
     if values.empty:
-        return MISSING
+        return absent
     spread = f" ± {values.std():.{digits}f} (n = {len(values)})" if len(values) > 1 else ""
     return f"{values.mean():{sign}.{digits}f}{spread}"
 
@@ -146,15 +142,14 @@ def _digits(metric: str) -> int:
 def beside_study(runs: pd.DataFrame) -> pd.DataFrame:
     """Every configuration of the study and of ours, one row each, as text; what was not run is `missing`."""
     keys = dict.fromkeys([*STUDY.index, *zip(runs["encoder"], runs["configuration"], strict=True)])
-    encoders = list(ENCODER_NAMES.values())
     rows = {}
-    for encoder, configuration in sorted(keys, key=lambda key: (encoders.index(key[0]), sort_key(key[1]))):
+    for encoder, configuration in sorted(keys, key=lambda key: _place(*key)):
         ours = runs[(runs["encoder"] == encoder) & (runs["configuration"] == configuration)]
         theirs = STUDY.loc[STUDY.index == (encoder, configuration)]
         row = {
-            (title, who): _told(source[metric], _digits(metric))
+            (title, who): _told(source[metric], _digits(metric), absent)
             for metric, title in METRICS.items()
-            for who, source in (("study", theirs), ("ours", ours))
+            for who, source, absent in (("study", theirs, NOT_IN_STUDY), ("ours", ours, MISSING))
         }
         for column, title in (("hours", "hours"), ("epochs", "fine-tuned epochs"), ("pretrained_on", "pretrained on")):
             row[title, "ours"] = ", ".join(dict.fromkeys(ours[column])) if len(ours) else MISSING
@@ -169,14 +164,12 @@ def differences(runs: pd.DataFrame, base: str, other: str) -> pd.DataFrame:
     """
     rows = {}
     for encoder in ENCODER_NAMES.values():
-        pair = [_paired(runs[runs["encoder"] == encoder], name) for name in (base, other)]
-        theirs = [
-            STUDY.loc[STUDY.index == (encoder, name), list(METRICS)].reset_index(drop=True) for name in (base, other)
-        ]
+        ours = [_paired(runs[runs["encoder"] == encoder], name) for name in (base, other)]
+        theirs = [STUDY[STUDY.index == (encoder, name)].reset_index(drop=True) for name in (base, other)]
         rows[encoder, f"{other} − {base}"] = {
-            (title, who): _told(second[metric] - first[metric], _digits(metric), "+")
+            (title, who): _told(second[metric] - first[metric], _digits(metric), absent, "+")
             for metric, title in METRICS.items()
-            for who, (first, second) in (("study", theirs), ("ours", pair))
+            for who, (first, second), absent in (("study", theirs, NOT_IN_STUDY), ("ours", ours, MISSING))
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["encoder", "difference"])
 

@@ -12,6 +12,7 @@ from src.ood import metrics
 from src.probes import centroid_distances, separation
 from src.results import (
     MISSING,
+    NOT_IN_STUDY,
     SCRATCH,
     STUDY,
     beside_study,
@@ -91,14 +92,14 @@ def test_rows_stand_where_they_belong_and_never_fill_another(tmp_path, pretraine
     record(tmp_path, accuracy=0.8, auroc=0.7, start=pretrained, phases=(10, 10, 80))
     record(tmp_path, accuracy=0.95, auroc=0.6, start="imagenet", encoder="resnet50")
     runs = runs_table(read_records(tmp_path / "records"))
-    assert list(runs["configuration"]) == [SCRATCH, "pretrained 50", "imagenet"]
+    assert list(runs["configuration"]) == [SCRATCH, "pretrained 50", "ImageNet"]
     assert list(runs["hours"]) == ["1.00", "1.00 + 1.00", "1.00"]
     assert list(runs["epochs"]) == ["100", "10+10+80", "100"]
     table = beside_study(runs)
     ours = table["val accuracy, %"]["ours"]
     assert ours[("Custom CNN", SCRATCH)] == "90.00" and ours[("Custom CNN", "pretrained 50")] == "80.00"
     assert ours[("Custom CNN", "pretrained 300")] == MISSING and ours[("ResNet-50", SCRATCH)] == MISSING
-    assert table.loc[("ResNet-50", "imagenet"), ("val accuracy, %", "study")] == MISSING
+    assert table.loc[("ResNet-50", "ImageNet"), ("val accuracy, %", "study")] == NOT_IN_STUDY
     assert table.loc[("Custom CNN", "pretrained 50"), ("pretrained on", "ours")] == "EuroSAT train"
 
 
@@ -118,7 +119,8 @@ def test_differences_are_paired_by_seed_and_length(tmp_path, pretrained):
     assert row["val accuracy, %", "ours"] == "+1.00"  # 0.93 − 0.92: seed 0 has no partner
     assert row["val accuracy, %", "study"] == "-5.27"
     assert row["AUROC, 1 − MSP", "study"] == "+0.029"  # and not −0.029, as printed
-    assert (ours.loc["ViT-B/16"] == MISSING).all(axis=None)
+    assert (ours.loc["ViT-B/16"].xs("ours", axis=1, level=1) == MISSING).all(axis=None)
+    assert (ours.loc["ViT-B/16"].xs("study", axis=1, level=1) == NOT_IN_STUDY).all(axis=None)
 
 
 def test_runs_of_another_length_are_no_pair(tmp_path, pretrained):
@@ -129,8 +131,8 @@ def test_runs_of_another_length_are_no_pair(tmp_path, pretrained):
 
 
 def test_configurations_are_sorted_by_pretraining():
-    names = ["pretrained 300", "imagenet", "pretrained 50", SCRATCH]
-    assert sorted(names, key=sort_key) == [SCRATCH, "imagenet", "pretrained 50", "pretrained 300"]
+    names = ["pretrained 300", "ImageNet", "pretrained 50", SCRATCH]
+    assert sorted(names, key=sort_key) == [SCRATCH, "ImageNet", "pretrained 50", "pretrained 300"]
 
 
 def test_pretrainings_give_separations_and_the_longest_its_projection(tmp_path):
