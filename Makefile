@@ -18,7 +18,7 @@ demo: .venv/.demo ## set up, then run every notebook on made data (no download, 
 	  print(t[['encoder', 'configuration', *METRICS, 'test_accuracy', 'hours']].round(3).to_string(index=False))"
 
 test: .venv/.dev ## set up, then run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check src tests

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.decomposition import PCA
 from sklearn.metrics import ConfusionMatrixDisplay, roc_curve
 from sklearn.neighbors import KNeighborsClassifier
@@ -90,6 +91,7 @@ def pretraining_curves(history: pd.DataFrame, n_pairs: int, temperature: float) 
     knn.set(xlabel="epoch", ylabel="accuracy, %", title="kNN probe on EuroSAT (val)")
     for axis in (loss, knn):
         axis.legend(fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
