@@ -130,7 +130,8 @@ def score_histograms(id_scores: pd.DataFrame, ood_scores: pd.DataFrame) -> Figur
         axis.axis("off")
     for axis, name in zip(axes.flat, id_scores, strict=False):
         both = np.concatenate([id_scores[name], ood_scores[name]])
-        bins = np.linspace(both.min(), np.quantile(both, 0.995), 40)
+        # numpy's edges have a width even where a score is constant
+        bins = np.histogram_bin_edges(both.clip(max=np.quantile(both, 0.995)), 39)
         for scores, label, color in ((id_scores, "in (EuroSAT)", "C0"), (ood_scores, "out (UC Merced)", "C3")):
             axis.hist(scores[name].clip(upper=bins[-1]), bins, density=True, alpha=0.55, color=color, label=label)
         axis.set(title=SCORE_NAMES.get(name, name), yticks=[], xlabel="score")

@@ -14,6 +14,7 @@ from src.runtime import pick
 
 torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
 
+pytestmark = pytest.mark.filterwarnings("ignore:one MC sample")
 FLOAT32 = pick("cpu", "float32")
 COLUMNS = [name for name, d in DETECTORS.items() if d.needs in ("MC samples", "logits")]
 

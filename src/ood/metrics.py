@@ -161,7 +161,7 @@ def fit_temperature(val_logits_N_C: np.ndarray, val_labels_N: np.ndarray) -> flo
 
     low, high = np.log([0.05, 20])
     found = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x
-    if min(found - low, high - found) < 1e-3:
+    if not nll(found) < min(nll(low), nll(high)):
         raise ValueError(f"no temperature in 0.05 … 20 fits these {len(val_labels_N)} images: use more, or harder ones")
     return float(np.exp(found))
 

@@ -72,7 +72,7 @@ def mc_dropout(
             shared = trunk(prepare(images[start : start + batch_size], model.encoder.image_size, runtime.device))
             # .clone(): an in-place layer of the tail must not change what the next pass starts from
             logits_T_n_C = torch.stack([tail(shared.clone()) for _ in range(samples)])
-            log_probs.append(logits_T_n_C.double().log_softmax(-1).cpu().numpy())
+            log_probs.append(logits_T_n_C.cpu().double().log_softmax(-1).numpy())
     return np.concatenate(log_probs, axis=1)
 
 
@@ -107,7 +107,7 @@ class Train:
 
     @classmethod
     def of(cls, model: Classifier, images: np.ndarray, labels: np.ndarray, runtime: Runtime | None = None) -> "Train":
-        weight, bias = (p.detach().double().cpu().numpy() for p in (model.head[-1].weight, model.head[-1].bias))
+        weight, bias = (p.detach().cpu().double().numpy() for p in (model.head[-1].weight, model.head[-1].bias))
         return cls(penultimate(model, images, runtime), np.asarray(labels), weight, bias)
 
     def logits(self, features_N_D: np.ndarray) -> np.ndarray:
@@ -199,20 +199,16 @@ def relative_mahalanobis(train: Train, features_N_D: np.ndarray) -> np.ndarray:
 
 
 def vim(train: Train, features_N_D: np.ndarray) -> np.ndarray:
-    """The principal space has half the features' dimensions: the paper's 512 and more are for wider features.
-
-    Raises:
-        ValueError: the training features leave nothing outside the principal space to scale the residual by.
-    """
+    """The principal space has half of the dimensions that the training features fill (the paper names 512 and 1000 for
+    wider features; ReLU leaves some of ours at 0 on every image)."""
     origin = -np.linalg.pinv(train.weight_C_D) @ train.bias_C
-    centred, dim = train.features_N_D - origin, train.features_N_D.shape[1] // 2
-    axes = np.linalg.eigh(centred.T @ centred)[1]  # ascending: the first are the least used
-    residual, virtual = (np.linalg.norm(x @ axes[:, :-dim], axis=1) for x in (centred, features_N_D - origin))
-    if residual.mean() <= 1e-9 * np.linalg.norm(centred, axis=1).mean():
-        raise ValueError(f"ViM: training features fill at most {dim} dimensions, there is no residual to scale by")
-    return train.logits(train.features_N_D).max(1).mean() / residual.mean() * virtual + energy(
-        train.logits(features_N_D)
-    )
+    centred = train.features_N_D - origin
+    spread, axes = np.linalg.eigh(centred.T @ centred)  # ascending: the first are the least used
+    filled = (spread > spread[-1] * len(spread) * np.finfo(np.float64).eps).sum()
+    unused = axes[:, : len(spread) - filled // 2]
+    residual, virtual = (np.linalg.norm(x @ unused, axis=1) for x in (centred, features_N_D - origin))
+    alpha = train.logits(train.features_N_D).max(1).mean() / residual.mean()
+    return alpha * virtual + energy(train.logits(features_N_D))
 
 
 # --- from gradients ---
@@ -241,7 +237,7 @@ def odin(
             loss = -(model(x) / temperature).log_softmax(-1).amax(-1).sum()
             (gradient,) = torch.autograd.grad(loss, x)
             with torch.no_grad():
-                logits.append(model(x - step * gradient.sign()).double().cpu().numpy())
+                logits.append(model(x - step * gradient.sign()).cpu().double().numpy())
     return one_minus_msp(np.concatenate(logits) / temperature)
 
 

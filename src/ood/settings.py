@@ -28,6 +28,12 @@ class Evaluation:
     ood_scores: pd.DataFrame  # the same; rows (set, image) where several sets were asked for
     table: pd.DataFrame  # rows (score, metric), or (set, score, metric); columns value, low, high
 
+    @property
+    def auroc(self) -> pd.DataFrame:
+        """Detectors × sets, both in the order they were given: the heat map's numbers."""
+        area = self.table.xs("auroc", level="metric").reset_index()
+        return area.pivot_table("value", "score", "set", sort=False)
+
 
 def evaluate(
     model: Classifier, train_images: np.ndarray, id_images: np.ndarray, ood_images: np.ndarray | dict[str, np.ndarray],
