@@ -82,6 +82,12 @@ def penultimate(model: Classifier, images: np.ndarray, runtime: Runtime | None =
     return embed(body, images, model.encoder.image_size, runtime or pick()).astype(np.float64)
 
 
+def last_layer(model: Classifier) -> tuple[np.ndarray, np.ndarray]:
+    """weight_C_D and bias_C, float64: logits_N_C = features_N_D @ weight_C_D.T + bias_C."""
+    weight, bias = (p.detach().cpu().double().numpy() for p in (model.head[-1].weight, model.head[-1].bias))
+    return weight, bias
+
+
 def pixel_statistics(images: np.ndarray, size: int) -> np.ndarray:
     """Channel means, channel deviations, mean absolute gradient down and across: (N, H, W, C) uint8 → (N, 2C + 2).
 
@@ -107,8 +113,7 @@ class Train:
 
     @classmethod
     def of(cls, model: Classifier, images: np.ndarray, labels: np.ndarray, runtime: Runtime | None = None) -> "Train":
-        weight, bias = (p.detach().cpu().double().numpy() for p in (model.head[-1].weight, model.head[-1].bias))
-        return cls(penultimate(model, images, runtime), np.asarray(labels), weight, bias)
+        return cls(penultimate(model, images, runtime), np.asarray(labels), *last_layer(model))
 
     def logits(self, features_N_D: np.ndarray) -> np.ndarray:
         return features_N_D @ self.weight_C_D.T + self.bias_C

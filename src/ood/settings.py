@@ -17,8 +17,7 @@ from src.augmentations import resize, to_unit
 from src.data.eurosat import Split
 from src.encoders import Classifier
 from src.ood.metrics import metrics
-from src.ood.scores import Train, mahalanobis, mc_dropout, odin, penultimate, pixel_statistics, scores
-from src.probes import embed
+from src.ood.scores import Train, last_layer, mahalanobis, mc_dropout, odin, penultimate, pixel_statistics, scores
 from src.runtime import Runtime, pick
 
 
@@ -51,12 +50,14 @@ def evaluate(
     """
     runtime, size = runtime or pick(), model.encoder.image_size
     train = None if train_labels is None else Train.of(model, train_images, train_labels, runtime)
+    weight_C_D, bias_C = last_layer(model)
     train_statistics = pixel_statistics(train_images, size)
 
     def score(images: np.ndarray) -> pd.DataFrame:
-        features_N_D = None if train is None else penultimate(model, images, runtime)
         log_probs_T_N_C = mc_dropout(model, images, samples, runtime=runtime, seed=seed)
-        table = scores(log_probs_T_N_C, embed(model, images, size, runtime), features_N_D, train)
+        features_N_D = penultimate(model, images, runtime)
+        logits_N_C = features_N_D @ weight_C_D.T + bias_C
+        table = scores(log_probs_T_N_C, logits_N_C, None if train is None else features_N_D, train)
         return table.assign(
             odin=odin(model, images, runtime),
             pixel_mahalanobis=mahalanobis(train_statistics, pixel_statistics(images, size)),
