@@ -265,7 +265,7 @@ DETECTORS = {
         ("predictive_entropy", "predictive entropy", "MC samples", "H[E p]",
          "Gal 2016, thesis §3.3", predictive_entropy),
         ("expected_entropy", "expected entropy", "MC samples", "E H[p]",
-         "Kendall & Gal 2017, arXiv 1703.04977", expected_entropy),
+         "Depeweg et al. 2018, arXiv 1710.07283", expected_entropy),
         ("predictive_variance", "predictive variance", "MC samples", "Σ_c Var p_c; 0 when T = 1",
          "Kendall et al. 2015, arXiv 1511.02680", predictive_variance),
         ("variation_ratio", "variation ratio", "MC samples", "1 − share of passes that vote for the modal class",
