@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.special import log_softmax
 from scipy.stats import chi2, kstest, spearmanr
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from src.encoders import Classifier, Head, build_encoder
@@ -26,6 +27,7 @@ from src.ood.scores import (
 from src.probes import embed, prepare
 from src.runtime import pick
 
+threadpool_limits(1)  # on a busy machine BLAS threads of small matrices wait for one another: 60 s instead of 1
 FLOAT32 = pick("cpu", "float32")
 CLASSES, WIDTH = 4, 12
 

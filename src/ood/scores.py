@@ -188,6 +188,7 @@ def knn(train: Train, features_N_D: np.ndarray, k: int = 50) -> np.ndarray:
 
 def mahalanobis(train_N_D: np.ndarray, test_N_D: np.ndarray) -> np.ndarray:
     """Squared Mahalanobis distance of each test row from the mean and covariance of the training rows."""
+    train_N_D, test_N_D = (np.asarray(x, np.float64) for x in (train_N_D, test_N_D))
     return EmpiricalCovariance().fit(train_N_D).mahalanobis(test_N_D)
 
 
