@@ -19,15 +19,12 @@ from sklearn.preprocessing import normalize
 
 from src.augmentations import IMAGENET_MEAN, IMAGENET_STD, SimCLRAugmentation
 from src.losses import nt_xent_floor
+from src.ood import DETECTORS
 from src.pretrain import views
 from src.probes import centroid_distances
 
 OOD_NAME = "out of distribution"
-SCORE_NAMES = {
-    "mutual_information": "mutual information", "predictive_entropy": "predictive entropy",
-    "predictive_variance": "predictive variance", "one_minus_msp": "1 − MSP",
-    "pixel_mahalanobis": "pixel statistics (no network)",
-}  # fmt: skip
+SCORE_NAMES = {name: detector.title for name, detector in DETECTORS.items()}
 
 
 def save(figure: Figure, path: str | Path, coordinates: pd.DataFrame | None = None) -> Path:
@@ -129,10 +126,14 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: list[str], t
 
 def score_histograms(id_scores: pd.DataFrame, ood_scores: pd.DataFrame) -> Figure:
     """Distribution of each score in and out of distribution; apart is good, OOD to the right is right."""
-    figure, axes = _axes(1, id_scores.shape[1], 2.7, 2.7)
-    for axis, name in zip(axes.flat, id_scores, strict=True):
+    columns = min(5, id_scores.shape[1])
+    figure, axes = _axes(-(-id_scores.shape[1] // columns), columns, 2.7, 2.7)
+    for axis in axes.flat[id_scores.shape[1] :]:
+        axis.axis("off")
+    for axis, name in zip(axes.flat, id_scores, strict=False):
         both = np.concatenate([id_scores[name], ood_scores[name]])
-        bins = np.linspace(both.min(), np.quantile(both, 0.995), 40)
+        # numpy's edges have a width even where a score is constant
+        bins = np.histogram_bin_edges(both.clip(max=np.quantile(both, 0.995)), 39)
         for scores, label, color in ((id_scores, "in (EuroSAT)", "C0"), (ood_scores, "out (UC Merced)", "C3")):
             axis.hist(scores[name].clip(upper=bins[-1]), bins, density=True, alpha=0.55, color=color, label=label)
         axis.set(title=SCORE_NAMES.get(name, name), yticks=[], xlabel="score")
@@ -273,4 +274,81 @@ def class_centroids(points: pd.DataFrame, features: np.ndarray, labels: np.ndarr
     matrix.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=8)
     matrix.set_yticks(range(len(classes)), classes, fontsize=8)
     matrix.set_title("cosine distance between class centres of the features")
+    return figure
+
+
+def score_heatmap(auroc: pd.DataFrame) -> Figure:
+    """AUROC of every detector (rows) in every setting (columns): white is a guess, blue finds, red is the wrong way."""
+    figure, axes = _axes(1, 1, 2.4 + 0.42 * auroc.shape[1], 1.6 + 0.3 * auroc.shape[0])
+    axis = axes[0, 0]
+    axis.imshow(auroc, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
+    for row, column in np.ndindex(auroc.shape):
+        value = auroc.iloc[row, column]
+        axis.text(column, row, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=7,
+                  color="w" if abs(value - 0.5) > 0.3 else "k")  # fmt: skip
+    axis.set_xticks(range(auroc.shape[1]), auroc.columns, rotation=60, ha="right", fontsize=8)
+    axis.set_yticks(range(auroc.shape[0]), [SCORE_NAMES.get(name, name) for name in auroc.index], fontsize=8)
+    axis.set_title("AUROC")
+    return figure
+
+
+def extremes(sets: dict[str, tuple[np.ndarray, np.ndarray]], n: int = 16) -> Figure:
+    """The n least and n most out-of-distribution-looking images of each set, with their scores.
+
+    Args:
+        sets: name → (N, H, W, 3) uint8 images and their (N,) scores.
+    """
+    figure, axes = _axes(2 * len(sets), n, 0.8, 0.95)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], frame_on=False)
+    for number, (name, (images, scores)) in enumerate(sets.items()):
+        order = np.argsort(np.asarray(scores), kind="stable")
+        for row, rows, end in ((2 * number, order[:n], "least"), (2 * number + 1, order[::-1][:n], "most")):
+            axes[row, 0].set_ylabel(f"{name}\n{end}", fontsize=7)
+            for axis, index in zip(axes[row], rows, strict=False):
+                axis.imshow(images[index], interpolation="nearest")
+                axis.set_title(f"{np.asarray(scores)[index]:.3g}", fontsize=6, pad=2)
+    return figure
+
+
+def reliability_diagram(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Accuracy over confidence, from `src.ood.reliability`; below the diagonal is too sure, dots grow with bins."""
+    figure, axes = _axes(1, 1, 4.4, 4.0)
+    axis = axes[0, 0]
+    axis.plot([0, 1], [0, 1], color="0.7", lw=1)
+    for number, (name, table) in enumerate(tables.items()):
+        share = table["count"] / table["count"].sum()
+        gap = (share * (table["accuracy"] - table["confidence"]).abs()).sum()
+        axis.plot(table["confidence"], table["accuracy"], color=f"C{number}", label=f"{name}: ECE {gap:.3f}")
+        axis.scatter(table["confidence"], table["accuracy"], s=10 + 150 * share, color=f"C{number}", lw=0)
+    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    axis.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def rejection_curves(curves: dict[str, pd.DataFrame]) -> Figure:
+    """Accuracy among the images kept, from `src.ood.accuracy_rejection`: a useful uncertainty rises to the left."""
+    figure, axes = _axes(1, 1, 4.8, 3.6)
+    for name, curve in curves.items():
+        axes[0, 0].plot(100 * curve["kept"], 100 * curve["accuracy"], label=SCORE_NAMES.get(name, name))
+    axes[0, 0].set(xlabel="images kept, %", ylabel="accuracy among them, %")
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def msp_both_ways(table: pd.DataFrame) -> Figure:
+    """MSP as printed and 1 − MSP beside MI, from `src.ood.beside_study`: mirror images about 0.5, and nothing else."""
+    figure, axes = _axes(1, 1, 6.4, 1.2 + 0.3 * len(table))
+    axis, rows = axes[0, 0], np.arange(len(table))[::-1]
+    printed, turned = table["AUROC MSP as printed"], table["AUROC 1 − MSP"]
+    axis.hlines(rows, np.minimum(printed, turned), np.maximum(printed, turned), color="0.85", lw=2)
+    for values, marker, color, label in ((printed, "o", "0.6", "MSP as printed (confidence)"),
+                                         (turned, "o", "C0", "1 − MSP"),
+                                         (table["AUROC MI"], "|", "C3", "mutual information")):  # fmt: skip
+        axis.scatter(values, rows, marker=marker, color=color, s=60, label=label, zorder=3)
+    axis.axvline(0.5, color="0.4", ls=":", lw=1)
+    names = table["source"] + ": " + table["encoder"] + ", " + table["configuration"]
+    axis.set_yticks(rows, names, fontsize=8)
+    axis.set(xlabel="AUROC", xlim=(0, 1))
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     return figure

@@ -1,0 +1,36 @@
+"""Out-of-distribution detection: MC Dropout, detectors, metrics, settings and controls.
+
+One convention everywhere: a higher score means more out-of-distribution, and label 1 is out-of-distribution.
+Shapes are in the names: T samples, N images, C classes, D features, B bootstrap resamples.
+"""
+
+from src.ood.metrics import (
+    accuracy_rejection,
+    calibration,
+    compare,
+    ece,
+    fit_temperature,
+    metrics,
+    reliability,
+)
+from src.ood.scores import (
+    DETECTORS,
+    Train,
+    detector_table,
+    entropy,
+    mahalanobis,
+    mc_dropout,
+    odin,
+    penultimate,
+    pixel_statistics,
+    scores,
+)
+from src.ood.settings import SHIFTS, Evaluation, HeldOut, controls, evaluate, hold_out, jpeg, shifts, toned
+from src.ood.study import STUDY, beside_study
+
+__all__ = [
+    "DETECTORS", "SHIFTS", "STUDY", "Evaluation", "HeldOut", "Train", "accuracy_rejection", "beside_study",
+    "calibration", "compare", "controls", "detector_table", "ece", "entropy", "evaluate", "fit_temperature",
+    "hold_out", "jpeg", "mahalanobis", "mc_dropout", "metrics", "odin", "penultimate", "pixel_statistics",
+    "reliability", "scores", "shifts", "toned",
+]  # fmt: skip

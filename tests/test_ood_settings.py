@@ -1,0 +1,261 @@
+"""Settings and controls: what is held out, shifted or taken away is exactly that; and the pictures drawn from them."""
+
+import io
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image, JpegImagePlugin
+from threadpoolctl import threadpool_limits
+
+from src import figures
+from src.data.eurosat import CLASSES, Split
+from src.encoders import Classifier, build_encoder
+from src.finetune import FinetuneConfig, finetune
+from src.ood import (
+    DETECTORS,
+    SHIFTS,
+    STUDY,
+    accuracy_rejection,
+    beside_study,
+    controls,
+    evaluate,
+    hold_out,
+    jpeg,
+    metrics,
+    pixel_statistics,
+    reliability,
+    shifts,
+)
+from src.ood.settings import _encoded, toned
+from src.runtime import pick
+
+threadpool_limits(1)  # on a busy machine BLAS threads of small matrices wait for one another: 60 s instead of 1
+FLOAT32 = pick("cpu", "float32")
+
+
+def scenes(n=6, size=64, seed=0):
+    """Smooth images of many tones, with a hard edge each."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size] / size
+    waves = np.sin(2 * np.pi * (rng.uniform(1, 4, (n, 1, 1)) * rows + rng.uniform(1, 4, (n, 1, 1)) * columns))
+    edge = columns > rng.uniform(0.3, 0.7, (n, 1, 1))
+    tones = rng.uniform(60, 130, (n, 1, 1, 3))
+    return (tones + 25 * waves[..., None] + 30 * edge[..., None]).astype(np.uint8)
+
+
+def classifier(size=16):
+    torch.manual_seed(0)
+    return Classifier(build_encoder("custom_cnn", image_size=size, dropout=0.2), 4, 0.2)
+
+
+# --- near ---
+
+
+@pytest.fixture
+def labelled():
+    labels = np.arange(200) % 10
+    order = np.random.default_rng(0).permutation(200)
+    return labels, Split(np.sort(order[:120]), np.sort(order[120:160]), np.sort(order[160:]))
+
+
+@pytest.mark.parametrize("held", list(itertools.combinations(CLASSES, 2))[::9], ids="+".join)
+def test_held_out_classes_are_in_no_part_of_the_split(labelled, held):
+    labels, split = labelled
+    h = hold_out(labels, split, list(CLASSES), held)
+    assert h.classes == [name for name in CLASSES if name not in held]
+    names_before, names_after = np.array(CLASSES)[labels[h.rows]], np.array(h.classes)[h.labels]
+    np.testing.assert_array_equal(names_after, names_before)
+    assert sorted(set(h.labels)) == list(range(8))
+    for part, original in ((h.split.train, split.train), (h.split.val, split.val), (h.split.test, split.test)):
+        expected = original[~np.isin(np.array(CLASSES)[labels[original]], held)]
+        np.testing.assert_array_equal(h.rows[part], expected)  # an image stays in the part it was in
+    np.testing.assert_array_equal(h.test, h.rows[h.split.test])
+    assert set(h.outside) == {row for row in split.test if CLASSES[labels[row]] in held}
+
+
+@pytest.mark.parametrize("held", [(), ("Ocean",), ("River", "Ocean"), CLASSES[:9]])
+def test_impossible_hold_outs_are_refused(labelled, held):
+    with pytest.raises(ValueError, match="keep two at least"):
+        hold_out(*labelled, list(CLASSES), held)
+
+
+def test_a_classifier_trains_without_the_held_out_classes(labelled, tmp_path):
+    labels, split = labelled
+    images = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
+    h = hold_out(labels, split, list(CLASSES), ("River", "SeaLake"))
+    config = FinetuneConfig(phases=(0, 0, 1), batch_size=32, image_size=16)
+    run = finetune(images[h.rows], h.labels, h.split, h.classes, config, tmp_path, runtime=FLOAT32)
+    assert run.test_logits.shape == (len(h.test), 8)
+
+
+# --- shifts ---
+
+
+def distance(a, b):
+    return np.abs(a.astype(float) - b.astype(float)).mean()
+
+
+def test_every_shift_has_three_strengths_each_farther_from_the_picture():
+    images = scenes()
+    shifted = shifts(images)
+    assert list(shifted) == [f"{kind} {level}" for kind in SHIFTS for level in (1, 2, 3)]
+    assert all((x.shape, x.dtype) == (images.shape, np.uint8) for x in shifted.values())
+    for kind in SHIFTS:
+        far = [distance(images, shifted[f"{kind} {level}"]) for level in (1, 2, 3)]
+        assert 0 < far[0] < far[1] < far[2], (kind, far)
+
+
+def test_each_shift_does_what_it_is_called():
+    images = scenes()
+    shifted = shifts(images)
+    gradient = {name: np.abs(np.diff(x.astype(float), axis=2)).mean() for name, x in shifted.items()}
+    here = np.abs(np.diff(images.astype(float), axis=2)).mean()
+    assert gradient["blur 3"] < gradient["blur 1"] < here < gradient["noise 1"] < gradient["noise 3"]
+    assert shifted["haze 3"].mean() > images.mean() + 20
+    assert shifted["brightness 1"].mean() == pytest.approx(1.2 * images.mean(), rel=0.02)
+    stripes = shifted["stripes 2"].astype(float) - images
+    assert stripes.std(axis=1).max() < 1  # the same all the way down a column, but for rounding
+    assert stripes.mean(axis=1).std(axis=1).min() > 3  # and another in every column: σ 0.03 is 7.7 of 255
+    assert np.std(shifted["noise 3"].astype(float) - images) == pytest.approx(25.5, rel=0.03)
+
+
+def test_blur_stays_within_an_image_and_a_channel():
+    images = np.zeros((3, 16, 16, 3), np.uint8)
+    images[1, ..., 1] = 200
+    np.testing.assert_array_equal(shifts(images, ["blur"])["blur 3"], images)
+
+
+def test_shifts_are_seeded_and_do_not_depend_on_one_another():
+    images = scenes()
+    everything = shifts(images, seed=1)
+    alone = shifts(images, ["stripes"], seed=1)
+    assert list(alone) == ["stripes 1", "stripes 2", "stripes 3"]
+    np.testing.assert_array_equal(alone["stripes 2"], everything["stripes 2"])
+    assert (shifts(images, ["stripes"], seed=2)["stripes 2"] != alone["stripes 2"]).any()
+
+
+def test_an_unknown_shift_is_refused():
+    with pytest.raises(ValueError, match=r"fog.*there are: blur"):
+        shifts(scenes(1), ["fog"])
+
+
+# --- controls ---
+
+
+def test_jpeg_of_quality_100_is_written_as_eurosats_files_are():
+    file = Image.open(_encoded(scenes(1)[0], 100))
+    assert all(set(table) == {1} for table in file.quantization.values())
+    assert JpegImagePlugin.get_sampling(file) == 2  # 4:2:0
+    assert distance(jpeg(scenes()), scenes()) < 2 < distance(jpeg(scenes(), 10), scenes())
+
+
+def test_toned_images_have_the_means_and_deviations_of_the_others():
+    images, like = scenes(40), scenes(30, seed=5) // 2 + 40
+    given = pixel_statistics(toned(images, like, seed=3), 64)[:, :6]
+    rows = np.random.default_rng(3).integers(30, size=40)
+    np.testing.assert_allclose(given, pixel_statistics(like, 64)[rows, :6], atol=0.01)  # but for rounding and clipping
+
+
+def test_toned_leaves_a_flat_image_flat():
+    flat = toned(np.full((1, 16, 16, 3), 90, np.uint8), scenes(5, 16))
+    assert np.ptp(flat, axis=(1, 2)).max() == 0
+
+
+def test_controls_take_away_one_thing_at_a_time():
+    images, like = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), dtype=np.uint8), scenes(20)
+    steps = controls(images, like, 64)
+    assert list(steps) == ["as shipped", "JPEG", "tones", "ground sampling", "tones, ground sampling"]
+    assert all(steps[name].shape == (8, 64, 64, 3) for name in list(steps)[1:])
+    statistics = {name: pixel_statistics(x, 64).mean(0) for name, x in steps.items()}
+    np.testing.assert_allclose(statistics["JPEG"][:3], statistics["as shipped"][:3], atol=0.01)
+    target = pixel_statistics(like, 64)
+    assert np.abs(statistics["tones"][:6] - target[:, :6].mean(0)).max() < 3 * target[:, :6].std(0).max()
+    assert statistics["ground sampling"][6] < 0.2 * statistics["JPEG"][6]  # nothing finer than 10 m is left
+
+
+def test_ground_sampling_leaves_eight_pixels_of_an_image_77_metres_wide():
+    blocks = np.random.default_rng(0).integers(60, 190, (1, 8, 8, 1)).repeat(3, 3)
+    images = blocks.repeat(32, 1).repeat(32, 2).astype(np.uint8)
+    coarse = controls(images, images, 64)["ground sampling"][0, ..., 0].astype(float)
+    centres = coarse.reshape(8, 8, 8, 8)[:, 3:5, :, 3:5].mean((1, 3))
+    assert np.corrcoef(centres.ravel(), blocks[0, ..., 0].ravel())[0, 1] > 0.9
+    finer = controls(images, images, 64, metres=0.3 * 4)["ground sampling"]
+    assert distance(finer, controls(images, images, 64)["JPEG"]) < 1  # 1.2 m is what 64 pixels hold anyway
+
+
+# --- all together ---
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    model = classifier()
+    train, inside = scenes(60, 16), scenes(12, 16, seed=1)
+    sets = {"dark": scenes(9, 24, seed=2) // 8, "noise": shifts(inside, ["noise"])["noise 3"]}
+    labels = np.arange(60) % 4
+    result = evaluate(model, train, inside, sets, samples=3, runtime=FLOAT32, seed=1, train_labels=labels)
+    return model, train, inside, sets, labels, result
+
+
+def test_evaluate_runs_every_detector_on_every_set(evaluated):
+    *_, result = evaluated
+    assert list(result.id_scores) == list(result.ood_scores) == list(DETECTORS)
+    assert result.ood_scores.groupby("set").size().to_dict() == {"dark": 9, "noise": 12}
+    assert (list(result.auroc.index), list(result.auroc)) == (list(DETECTORS), ["dark", "noise"])
+    assert result.auroc.loc["vim", "noise"] == result.table.loc[("noise", "vim", "auroc"), "value"]
+    assert result.auroc.notna().all(axis=None) and result.auroc.loc["pixel_mahalanobis"].min() > 0.95
+
+
+def test_sets_do_not_depend_on_one_another(evaluated):
+    model, train, inside, sets, labels, result = evaluated
+    alone = evaluate(model, train, inside, sets["noise"], 3, FLOAT32, 1, labels)
+    pd.testing.assert_frame_equal(alone.ood_scores, result.ood_scores.loc["noise"], check_names=False)
+    pd.testing.assert_frame_equal(alone.table, result.table.loc["noise"])
+    name = "vim"
+    again = metrics(alone.id_scores[name], alone.ood_scores[name], seed=1)
+    pd.testing.assert_frame_equal(again, alone.table.loc[name], check_names=False)
+
+
+# --- the study, and the pictures ---
+
+
+def test_the_study_read_in_one_direction():
+    ours = pd.DataFrame([("Custom CNN", "ours", 90.0, 0.8, 0.7)],
+                        columns=["encoder", "configuration", "val acc", "AUROC MI", "AUROC 1 − MSP"])  # fmt: skip
+    table = beside_study(ours)
+    assert len(table) == len(STUDY) + 1 == 8
+    np.testing.assert_allclose(table["AUROC MSP as printed"] + table["AUROC 1 − MSP"], 1)
+    study = table[table["source"] == "study"]
+    assert (study["better"] == "1 − MSP").sum() == 5  # of seven
+    mine = table[table["source"] == "ours"].iloc[0]
+    assert (mine["AUROC MSP as printed"], mine["better"]) == (pytest.approx(0.3), "MI")
+    # the headline that turns on the sign: pretraining raises the AUROC of 1 − MSP of every encoder
+    for _, rows in study.groupby("encoder"):
+        scratch = rows["configuration"] == "from scratch"
+        assert rows.loc[~scratch, "AUROC 1 − MSP"].min() > rows.loc[scratch, "AUROC 1 − MSP"].max()
+
+
+def test_pictures_can_be_drawn(evaluated):
+    _, _, inside, sets, _, result = evaluated
+    noise = result.ood_scores.loc["noise"]
+    confidence, right = np.linspace(0.3, 1, 40), np.arange(40) % 3 > 0
+    energies = {"dark": (sets["dark"], result.ood_scores.loc["dark"]["energy"]), "in": (inside, noise["energy"])}
+    drawn = [
+        figures.score_heatmap(result.auroc),
+        figures.extremes(energies, n=5),
+        figures.reliability_diagram({"as trained": reliability(confidence, right)}),
+        figures.rejection_curves({"energy": accuracy_rejection(-confidence, right)}),
+        figures.msp_both_ways(beside_study(STUDY.assign(**{"AUROC 1 − MSP": 0.9}))),
+        figures.score_histograms(result.id_scores, noise),
+    ]
+    for figure in drawn:
+        file = io.BytesIO()
+        figure.savefig(file)
+        assert Image.open(file).size > (200, 200)
+    heat, extremes = drawn[:2]
+    assert len(heat.axes[0].texts) == 30
+    assert [axis.get_ylabel() for axis in extremes.axes[::5]] == ["dark\nleast", "dark\nmost", "in\nleast", "in\nmost"]
+    most = np.argmax(energies["dark"][1])
+    np.testing.assert_array_equal(extremes.axes[5].images[0].get_array(), sets["dark"][most])
