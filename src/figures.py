@@ -337,14 +337,14 @@ def rejection_curves(curves: dict[str, pd.DataFrame]) -> Figure:
 
 
 def msp_both_ways(table: pd.DataFrame) -> Figure:
-    """MSP as printed and 1 − MSP beside MI, from `src.ood.beside_study`: mirror images about 0.5, and nothing else."""
+    """MSP as printed and 1 − MSP beside MI, from `src.results.both_readings`: mirror images about 0.5, no more."""
     figure, axes = _axes(1, 1, 6.4, 1.2 + 0.3 * len(table))
     axis, rows = axes[0, 0], np.arange(len(table))[::-1]
-    printed, turned = table["AUROC MSP as printed"], table["AUROC 1 − MSP"]
+    printed, turned, mi = (table[c] for c in ("msp_as_printed", "auroc_one_minus_msp", "auroc_mutual_information"))
     axis.hlines(rows, np.minimum(printed, turned), np.maximum(printed, turned), color="0.85", lw=2)
     for values, marker, color, label in ((printed, "o", "0.6", "MSP as printed (confidence)"),
                                          (turned, "o", "C0", "1 − MSP"),
-                                         (table["AUROC MI"], "|", "C3", "mutual information")):  # fmt: skip
+                                         (mi, "|", "C3", "mutual information")):  # fmt: skip
         axis.scatter(values, rows, marker=marker, color=color, s=60, label=label, zorder=3)
     axis.axvline(0.5, color="0.4", ls=":", lw=1)
     names = table["source"] + ": " + table["encoder"] + ", " + table["configuration"]

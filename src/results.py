@@ -157,6 +157,28 @@ def beside_study(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["encoder", "configuration"])
 
 
+def both_readings(runs: pd.DataFrame) -> pd.DataFrame:
+    """MSP as the study prints it (the confidence) and turned round, beside MI: the study's rows, then ours.
+
+    Reversing a score mirrors its AUROC about 0.5, so nothing of the study is needed but its printed table.
+    """
+    theirs = STUDY.reset_index().assign(source="study")
+    ours = runs.assign(source="ours", msp_as_printed=1 - runs["auroc_one_minus_msp"])
+    columns = [
+        "source",
+        "encoder",
+        "configuration",
+        "auroc_mutual_information",
+        "msp_as_printed",
+        "auroc_one_minus_msp",
+    ]
+    table = pd.concat([frame[columns] for frame in (theirs, ours) if len(frame)], ignore_index=True)
+    for reading in ("msp_as_printed", "auroc_one_minus_msp"):
+        wins = table[reading] > table["auroc_mutual_information"]
+        table[f"{reading}_wins"] = wins.map({True: "MSP", False: "MI"})
+    return table
+
+
 def differences(runs: pd.DataFrame, base: str, other: str) -> pd.DataFrame:
     """`other` − `base` for every encoder, as text: the study's, and ours paired by seed and fine-tuning length.
 

@@ -16,6 +16,7 @@ from src.results import (
     SCRATCH,
     STUDY,
     beside_study,
+    both_readings,
     differences,
     longest_projection,
     metrics_as_json,
@@ -108,6 +109,20 @@ def test_seeds_are_averaged_with_their_spread_and_number(tmp_path):
         record(tmp_path, accuracy=accuracy, auroc=0.8, seed=seed)
     table = beside_study(runs_table(read_records(tmp_path / "records")))
     assert table.loc[("Custom CNN", SCRATCH), ("val accuracy, %", "ours")] == "92.00 ± 2.00 (n = 3)"
+
+
+def test_msp_read_both_ways_are_mirror_images_and_change_who_wins(tmp_path):
+    record(tmp_path, accuracy=0.9, auroc=0.8)
+    table = both_readings(runs_table(read_records(tmp_path / "records")))
+    assert list(table["source"]) == ["study"] * 7 + ["ours"]
+    np.testing.assert_allclose(table["msp_as_printed"] + table["auroc_one_minus_msp"], 1)
+    study = table[table["source"] == "study"]
+    assert (study["auroc_one_minus_msp_wins"] == "MSP").sum() == 5 and (study["msp_as_printed_wins"] == "MI").all()
+    assert table.iloc[-1]["msp_as_printed"] == pytest.approx(0.19)  # 1 − (0.8 + 0.01)
+    # the headline that turns on the sign: pretraining raises the AUROC of 1 − MSP of every encoder
+    for _, rows in study.groupby("encoder"):
+        scratch = rows["configuration"] == SCRATCH
+        assert rows.loc[~scratch, "auroc_one_minus_msp"].min() > rows.loc[scratch, "auroc_one_minus_msp"].max()
 
 
 def test_differences_are_paired_by_seed_and_length(tmp_path, pretrained):

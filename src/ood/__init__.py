@@ -26,10 +26,9 @@ from src.ood.scores import (
     scores,
 )
 from src.ood.settings import SHIFTS, Evaluation, HeldOut, controls, evaluate, hold_out, jpeg, shifts, toned
-from src.ood.study import STUDY, beside_study
 
 __all__ = [
-    "DETECTORS", "SHIFTS", "STUDY", "Evaluation", "HeldOut", "Train", "accuracy_rejection", "beside_study",
+    "DETECTORS", "SHIFTS", "Evaluation", "HeldOut", "Train", "accuracy_rejection",
     "calibration", "compare", "controls", "detector_table", "ece", "entropy", "evaluate", "fit_temperature",
     "hold_out", "jpeg", "mahalanobis", "mc_dropout", "metrics", "odin", "penultimate", "pixel_statistics",
     "reliability", "scores", "shifts", "toned",
