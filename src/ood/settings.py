@@ -181,7 +181,9 @@ def _resized(images: np.ndarray, *sizes: int) -> np.ndarray:
 def toned(images: np.ndarray, like: np.ndarray, seed: int = 0) -> np.ndarray:
     """Give each image the channel means and deviations of a random image of `like` (Reinhard et al. 2001, in RGB).
 
-    What is left to tell the two sets apart by is the arrangement of the pixels, no longer the sensor's colours.
+    What is left to tell the two sets apart by is the arrangement of the pixels, no longer the sensor's colours. It
+    errs both ways: the tones of an almost flat image (open sea) hide what was there, and strange tones are themselves
+    a shift, as in-distribution images treated alike will show.
     """
     chosen = like[np.random.default_rng(seed).integers(len(like), size=len(images))]
     (mean, std), (target, spread) = (
