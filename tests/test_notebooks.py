@@ -76,7 +76,8 @@ def workspace(tmp_path_factory):
     profile = open_profile("demo", folder)
     profile.eurosat(), profile.bigearthnet(), profile.ucmerced()  # once, before the notebooks look for them together
     pretrain = {"EPOCHS": 1, "BATCH_SIZE": 200}
-    tune = {"PHASES": [1, 0, 1], "MC_SAMPLES": 3, "BATCH_SIZE": 160, "PRETRAINED": ["best_contrastive_model_1Ep.pth"]}
+    tune = {"PHASES": [1, 0, 1], "MC_SAMPLES": 3, "BATCH_SIZE": 160, "STEP": 4,
+            "PRETRAINED": ["best_contrastive_model_1Ep.pth"]}  # fmt: skip
     stages = [
         {"04": {**pretrain, "IMAGE_SIZE": 16}, "03": {**pretrain, "IMAGE_SIZE": 16},
          "02": {"EPOCHS": 2, "BATCH_SIZE": 100, "PROBE_EVERY": 1}, "01": pretrain},
@@ -123,13 +124,13 @@ def test_pretrained_weights_load_into_plain_timm(workspace):
 def test_results_table_holds_both_arms_and_every_score(workspace):
     results = pd.read_csv(workspace / "umap_visualizations/demo/custom_cnn_finetuned_results.csv", index_col=0)
     assert list(results.index) == ["from scratch", "pretrained 2"]
-    assert results.shape[1] == 2 + 5
+    assert results.shape[1] == 2 + 11
     assert results.notna().all(axis=None) and (results >= 0).all(axis=None) and (results <= 1).all(axis=None)
 
 
 def test_every_figure_is_there_and_projections_keep_their_coordinates(workspace):
     figures = workspace / "umap_visualizations/demo"
-    expected = {"comparison_umap_before_after"}
+    expected = {"comparison_umap_before_after", "comparison_msp_both_ways"}
     for run_name in ("custom_cnn_1ep", "custom_cnn_2ep", "resnet50_1ep", "vit_b_16_1ep"):
         expected |= {f"{run_name}_{name}" for name in
                      ("view_pairs", "curves", "umap_before_after", "class_boundaries", "class_centroids")}  # fmt: skip
@@ -137,6 +138,7 @@ def test_every_figure_is_there_and_projections_keep_their_coordinates(workspace)
         expected |= {f"{encoder}_finetuned_{name}" for name in
                      ("curves", "confusion", "score_histograms", "roc", "umap_comparison", "class_boundaries",
                       "class_centroids")}  # fmt: skip
+        expected |= {f"{encoder}_ood_{name}" for name in ("heatmap", "extremes", "reliability", "rejection")}
     assert {path.stem for path in figures.glob("*.png")} == expected
     coordinates = pd.read_csv(figures / "custom_cnn_finetuned_umap_comparison.csv")
     assert set(coordinates["panel"]) == {"untrained", "pretrained 2", "fine-tuned"} and -1 in set(coordinates["label"])
