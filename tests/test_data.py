@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from src.data.bigearthnet import bigearthnet_store, read_rgb
+from src.data.bigearthnet import bigearthnet_store
 from src.data.eurosat import CLASSES, eurosat_store, stratified_split
+from src.data.patch import read_rgb
 from src.data.store import DataError, PatchStore
 from src.data.ucmerced import STUDY_CLASSES, ucmerced_store
 
@@ -151,7 +152,7 @@ def test_too_many_unreadable_patches_stop_the_build_with_all_of_them_listed(tmp_
     listed = pd.read_csv(out / "store-unreadable.csv")
     assert listed["name"].tolist() == [NAMES[1], "S2A_NOT_THERE"]
     assert "cannot be read" in listed["reason"][0] and "is missing" in listed["reason"][1]
-    assert files_in(out) == ["store-unreadable.csv"]  # and no half-written store
+    assert files_in(out) == ["store-unreadable.csv", "store.building"]  # no half store under the store's name
 
 
 def test_few_unreadable_patches_are_left_out_listed_and_counted(tmp_path, bigearthnet, capsys):
