@@ -17,6 +17,7 @@ import pytest
 import rasterio
 import zstandard
 
+from src.data import ingest
 from src.data.bigearthnet import OFFICIAL, account, bigearthnet_store, read_list
 from src.data.patch import ALL_BANDS, PIXELS, RGB, as_rgb, read_patch, read_rgb
 from src.data.sources import detect
@@ -484,6 +485,17 @@ def test_a_build_does_not_go_on_with_other_settings(tmp_path, many):
     process.join()
     with pytest.raises(DataError, match=r"was begun otherwise \(.*stretch was 2750\.0, now 10000"):
         bigearthnet_store(many, tmp_path / "store", stretch=10000)
+
+
+def test_a_build_begun_from_the_archive_is_finished_from_the_folders(tmp_path, real_patches, forms):
+    archive = tmp_path / "cut.tar"
+    archive.write_bytes(forms["tar"].read_bytes()[: int(0.6 * forms["tar"].stat().st_size)])
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match="cut off"):
+        patch.setattr(ingest, "CHUNK", 1)
+        bigearthnet_store(archive, tmp_path / "store", listed(tmp_path, forms))
+    assert 0 < lines(tmp_path / "store.building/done.txt") < 6
+    store = bigearthnet_store(real_patches, tmp_path / "store", listed(tmp_path, forms))
+    assert contents(store) == contents(bigearthnet_store(real_patches, tmp_path / "x", listed(tmp_path, forms)))
 
 
 def test_mended_data_is_taken_up_and_the_old_report_goes(tmp_path, many):

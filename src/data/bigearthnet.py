@@ -65,7 +65,6 @@ def bigearthnet_store(
         raise ValueError(f"bands must be one of {list(BANDS)}, got {bands!r}")
     root, path = Path(root), Path(path)
     asked: dict[str, Any] = {
-        "source": str(root.absolute()),
         "split": Path(split).name if split else None,
         "selection": {
             "metadata": Path(metadata).name if metadata else None, "exclude": [Path(file).name for file in exclude],
@@ -84,7 +83,8 @@ def bigearthnet_store(
     store = build(
         path, names, functools.partial(source.tasks, bands=BANDS[bands]),
         functools.partial(read_patch, bands=BANDS[bands], stretch=stretch if bands == "rgb" else None),
-        like, {"kind": f"bigearthnet-{release}-{bands}", **asked}, counts,
+        # where it was read is not compared: a store begun from the archive may be finished from its folders
+        like, {"kind": f"bigearthnet-{release}-{bands}", **asked}, {"source": str(root.absolute()), "counts": counts},
         max_unreadable=max_unreadable, workers=workers,
     )  # fmt: skip
     tqdm.write(account(store.meta["counts"], OFFICIAL[release].get(Path(split).name.split(".")[0] if split else None)))

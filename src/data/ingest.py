@@ -45,7 +45,7 @@ Failures = dict[int, tuple[str, bool]]  # row → reason, and whether the patch 
 
 def build(
     path: Path, names: list[str], tasks: Callable[[dict[str, int], Collection[int]], Iterable[Task]],
-    decode: Callable[..., np.ndarray], like: np.ndarray, meta: dict[str, Any], counts: dict[str, int],
+    decode: Callable[..., np.ndarray], like: np.ndarray, meta: dict[str, Any], notes: dict[str, Any],
     *, max_unreadable: float = 0.01, workers: int | None = None,
 ) -> PatchStore:  # fmt: skip
     """Build the store at `path`, or go on building it; its rows are in the order of `names`, however tasks come in.
@@ -57,7 +57,7 @@ def build(
         tasks: (name → row, rows to do) → tasks of `src.data.sources`.
         decode: (folder, files) → an image like `like`, or DataError; runs in other processes.
         meta: what decides the images; a build begun with another `meta` or other names is refused.
-        counts: of patches before reading, for `meta.json`, which gets those after reading too.
+        notes: what else `meta.json` shall say; its "counts" get those of absent and unreadable patches added.
         max_unreadable: share of `names`, in [0, 1], above which the build stops.
         workers: processes; None: one a core, but none for less than a thousand patches.
 
@@ -92,8 +92,8 @@ def build(
                 _report(path, names, failures)
                 tqdm.write(f"Left out: {_told(path, names, failures)}")
             absent = sum(absent for _, absent in failures.values())
-            counts = {**counts, "absent": absent, "unreadable": len(failures) - absent}
-            state.finish(failures, {**meta, "counts": counts}).rename(path)
+            counts = {**notes["counts"], "absent": absent, "unreadable": len(failures) - absent}
+            state.finish(failures, {**meta, **notes, "counts": counts}).rename(path)
     except BrokenProcessPool as error:
         raise DataError(
             f"a reading process was killed (memory?). What was read is kept in {building}: run again, with fewer "

@@ -121,10 +121,11 @@ def _table(low: float, span: float) -> np.ndarray:
 
 
 def as_rgb(images: np.ndarray, stretch: float = EUROSAT_STRETCH) -> np.ndarray:
-    """(…, 12) uint16 images as (…, 3) uint8 RGB, to be looked at; uint8 images are returned as they are."""
-    if images.dtype == np.uint8:
+    """(…, 12) images, uint16 or reflectance, as (…, 3) RGB to be looked at; those of three channels as they are."""
+    if images.shape[-1] == 3:
         return images
-    return to_uint8(images[..., [ALL_BANDS.index(band) for band in RGB]], stretch)
+    rgb = images[..., [ALL_BANDS.index(band) for band in RGB]]
+    return to_uint8(rgb, stretch) if rgb.dtype == np.uint16 else (rgb * 10_000 / stretch).clip(0, 1)
 
 
 def read_band(data: bytes | None, where: str, size: int) -> np.ndarray:
