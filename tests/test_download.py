@@ -102,10 +102,14 @@ def zipped(*names):
 
 def test_an_archive_is_unpacked_once(tmp_path, server):
     server.content = zipped("2750/Forest/Forest_1.jpg")
-    wanted = remote(server, server.content, unpack="set", holds="set/2750")
+    wanted = remote(server, server.content, inside="2750", folder="set/2750")
+    (tmp_path / "set/file.bin.unpacking/2750/Forest").mkdir(parents=True)  # unpacking was stopped once
     for _ in range(2):
         assert fetch(wanted, tmp_path) == tmp_path / "set/2750"
     assert (tmp_path / "set/2750/Forest/Forest_1.jpg").read_text() == "x" and len(server.asked) == 1
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["2750", "file.bin"]
+    with pytest.raises(DataError, match=r"file\.bin holds no 2751"):
+        fetch(remote(server, server.content, inside="2751", folder="set/2751"), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil-of-ood-satellite"])

@@ -5,6 +5,7 @@ Command line: `python -m src.data.download eurosat` (or ucmerced, bigearthnet-v1
 
 import argparse
 import hashlib
+import shutil
 import tarfile
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from src.data.eurosat import ALLBANDS
 from src.data.store import DataError
 
 TIMEOUT = 60  # seconds without a byte
@@ -24,8 +26,8 @@ class Remote:
     url: str
     md5: str
     file: str  # under the data folder
-    unpack: str = ""  # folder under the data folder that the archive is unpacked into; "": it stays packed
-    holds: str = ""  # what is there, under the data folder, once it is unpacked
+    inside: str = ""  # the folder in the archive that is wanted; "": it stays packed
+    folder: str = ""  # where that goes, under the data folder
 
 
 _HF = "https://huggingface.co/datasets/torchgeo"
@@ -37,16 +39,16 @@ _V2 = "https://zenodo.org/records/10891137/files"
 SETS = {
     "eurosat": [
         Remote(f"{_HF}/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
-               "c8fa014336c82ac7804f0398fcb19387", "eurosat/EuroSAT.zip", "eurosat", "eurosat/2750"),
+               "c8fa014336c82ac7804f0398fcb19387", "eurosat/EuroSAT.zip", "2750", "eurosat/2750"),
     ],
     "eurosat-allbands": [
         Remote(f"{_HF}/eurosat/resolve/1ce6f1bfb56db63fd91b6ecc466ea67f2509774c/EuroSATallBands.zip",
-               "5ac12b3b2557aa56e1826e981e8e200e", "eurosat/EuroSATallBands.zip", "eurosat",
-               "eurosat/ds/images/remote_sensing/otherDatasets/sentinel_2/tif"),
+               "5ac12b3b2557aa56e1826e981e8e200e", "eurosat/EuroSATallBands.zip", ALLBANDS,
+               f"eurosat/{ALLBANDS}"),
     ],
     "ucmerced": [
         Remote(f"{_HF}/ucmerced/resolve/main/UCMerced_LandUse.zip", "5b7ec56793786b6dc8a908e8854ac0e4",
-               "UCMerced_LandUse.zip", ".", "UCMerced_LandUse/Images"),
+               "UCMerced_LandUse.zip", "UCMerced_LandUse/Images", "UCMerced_LandUse/Images"),
     ],
     # The archives of BigEarthNet stay packed: the store is built from them directly.
     "bigearthnet-v1": [
@@ -72,21 +74,26 @@ def fetch(remote: Remote, data: str | Path) -> Path:
     Raises:
         DataError: no connection (what has arrived is kept), wrong checksum, an archive that would write elsewhere.
     """
-    data = Path(data)
-    file, goal = data / remote.file, data / remote.holds if remote.holds else data / remote.file
-    if remote.unpack and goal.exists():
-        return goal
+    file, folder = Path(data, remote.file), Path(data, remote.folder)
+    if remote.folder and folder.exists():
+        return folder
     if not file.exists():
         partial = file.with_name(f"{file.name}.part")
         partial.parent.mkdir(parents=True, exist_ok=True)
         _download(remote.url, partial)
         _verify(partial, remote)
         partial.rename(file)  # it has its name only when it is whole and right
-    if remote.unpack:
-        unpack(file, data / remote.unpack)
-        if not goal.exists():
-            raise DataError(f"{file} was unpacked, but there is no {goal}: the archive has changed, tell us")
-    return goal
+    if not remote.folder:
+        return file
+    staging = file.with_name(f"{file.name}.unpacking")
+    shutil.rmtree(staging, ignore_errors=True)  # of a try that was stopped
+    unpack(file, staging)
+    if not (staging / remote.inside).is_dir():
+        raise DataError(f"{file} holds no {remote.inside}: {remote.url} has changed")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    (staging / remote.inside).rename(folder)
+    shutil.rmtree(staging)
+    return folder
 
 
 def _download(url: str, partial: Path) -> None:
