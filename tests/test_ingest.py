@@ -498,6 +498,14 @@ def test_a_build_begun_from_the_archive_is_finished_from_the_folders(tmp_path, r
     assert contents(store) == contents(bigearthnet_store(real_patches, tmp_path / "x", listed(tmp_path, forms)))
 
 
+def test_rows_said_to_be_done_are_read_again_when_their_pixels_are_gone(tmp_path, many):
+    with pytest.raises(DataError, match="3 of 2000"):
+        bigearthnet_store(many, tmp_path / "store", max_unreadable=0.001, workers=1)
+    (tmp_path / "store.building/store/images.npy").unlink()
+    store = bigearthnet_store(many, tmp_path / "store", workers=1)
+    assert contents(store) == contents(bigearthnet_store(many, tmp_path / "whole", workers=1))
+
+
 def test_mended_data_is_taken_up_and_the_old_report_goes(tmp_path, many):
     name = "S2A_MSIL2A_20170613T101031_0_3"
     with pytest.raises(DataError, match="3 of 2000"):

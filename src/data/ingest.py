@@ -112,6 +112,7 @@ class _Building:
     def __init__(self, folder: Path, names: list[str], like: np.ndarray, meta: dict[str, Any]):
         self.folder, self.names, self.like, self.meta = folder, names, like, meta
         self.file = folder / "store/images.npy"
+        self.offset = len(self._header(len(names)))
 
     def __enter__(self) -> "_Building":
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -132,10 +133,14 @@ class _Building:
         text = self.log.read()
         whole = text.rfind(b"\n") + 1  # a kill may have cut the last line
         self.log.truncate(whole)
-        self.done = set(map(int, text[:whole].split()))
+        length = self.file.stat().st_size if self.file.exists() else 0
+        self.done = {row for row in map(int, text[:whole].split()) if self._end(row) <= length}
         self.new: list[int] = []
         self.committed = time.monotonic()
         self._set_length(len(self.names))
+
+    def _end(self, row: int) -> int:
+        return self.offset + (row + 1) * self.like.nbytes
 
     def _same_plan(self) -> None:
         plan = json.loads(
@@ -154,16 +159,18 @@ class _Building:
 
     def _set_length(self, count: int) -> None:
         """Make the file hold `count` rows; those not written yet take no room."""
-        header = io.BytesIO()
-        write_header(header, count, self.like.shape, self.like.dtype)
-        self.offset = header.tell()
         with open(self.file, "r+b" if self.file.exists() else "w+b") as file:
             used = os.fstat(file.fileno()).st_blocks * 512
             needed, free = count * self.like.nbytes - used, shutil.disk_usage(self.folder).free
             if needed > free:
                 raise OSError(errno.ENOSPC, f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free", str(self.file))
-            file.write(header.getbuffer())
-            file.truncate(self.offset + count * self.like.nbytes)
+            file.write(self._header(count))
+            file.truncate(self._end(count - 1))
+
+    def _header(self, count: int) -> bytes:
+        header = io.BytesIO()
+        write_header(header, count, self.like.shape, self.like.dtype)
+        return header.getvalue()
 
     def add(self, rows: Collection[int]) -> None:
         """Note rows as written; now and then make that last."""
