@@ -136,6 +136,22 @@ def test_the_metadata_of_v2_chooses_split_and_excludes_what_it_flags(tmp_path, r
         bigearthnet_store(forms[form], tmp_path / "typo", "trian", **where)
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, r"metadata .* is missing\. SETUP\.md"),
+        (b"PAR1 and then nothing", r"metadata .* cannot be read .*download it again"),
+        (b"a,b\n1,2\n", "no column 'patch_id' in"),
+    ],
+)
+def test_metadata_that_is_missing_damaged_or_of_something_else_is_told(tmp_path, real_patches, content, told):
+    file = tmp_path / ("metadata.csv" if content and b"," in content else "metadata.parquet")
+    if content:
+        file.write_bytes(content)
+    with pytest.raises(DataError, match=told):
+        bigearthnet_store(real_patches, tmp_path / "store", "train", metadata=file)
+
+
 def test_the_source_is_detected_said_in_one_line_and_overridable(tmp_path, forms, capsys):
     said = {}
     for form, root in forms.items():
