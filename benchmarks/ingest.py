@@ -33,6 +33,9 @@ from src.data.patch import ALL_BANDS, RGB, read_rgb  # noqa: E402
 from src.data.store import PatchStore  # noqa: E402
 
 
+LIST = "bigearthnet-train.csv"
+
+
 def make_archive(root: Path, count: int) -> Path:
     """`count` patch folders in v1's layout, all thirteen files each, and the lists that torchgeo wants."""
     package = Path(importlib.util.find_spec("bigearthnet_common").origin)
@@ -109,7 +112,7 @@ def _memory(pid: int) -> int:
 def task(name: str, args: list[str]) -> None:
     root, started = Path(args[0]), time.perf_counter()
     if name == "ours":
-        store = bigearthnet_store(root, args[1], bands=args[2], workers=int(args[3]))
+        store = bigearthnet_store(root, args[1], *args[4:], bands=args[2], workers=int(args[3]))
         done, checksum = len(store), store.meta["sha256"]
     elif name == "loop":
         store = the_loop(root, Path(args[1]), args[2])
@@ -135,7 +138,7 @@ def batches(store: PatchStore, root: Path, repeats: int) -> dict[str, float]:
         for name in times:
             started = time.perf_counter()
             if name == "store":
-                images = np.array(store.images[rows])
+                images = np.asarray(store.images[rows])
             else:
                 images = np.stack([(rasterio_patch if name == "rasterio" else read_rgb)(folder) for folder in folders])
             times[name].append(1000 * (time.perf_counter() - started))
@@ -185,10 +188,11 @@ def main() -> None:
         with tarfile.open(work / "v1.tar.gz", "w:gz", compresslevel=1, dereference=True) as tar:
             tar.add(small, small.name)
         runs[f"ours, rgb, {few} from .tar.gz"] = [
-            run("ours", work / "v1.tar.gz", work / f"stores/tar{n}", "rgb", args.workers) for n in range(args.repeats)
+            run("ours", work / "v1.tar.gz", work / f"stores/tar{n}", "rgb", args.workers, small.parent / LIST)
+            for n in range(args.repeats)
         ]
         store = PatchStore.open(work / f"stores/ours, rgb, {many}")
-        batch = batches(store, large, 5)
+        batch = batches(store, large, 11)
         size = sum(file.stat().st_size for file in store.path.iterdir())
     rate = median(runs[f"ours, rgb, {many}"])["patches_per_s"]
     total = OFFICIAL["v1"][None]
@@ -208,7 +212,7 @@ def main() -> None:
         "projected": f"{total:,} patches / {rate:,.0f} patches/s = {total / rate / 60:.1f} min, files in memory; store "
                      f"{total * 43200 / 1e9:.2f} GB",
         "torchgeo": "compared" if has_torchgeo.returncode == 0 else "not installed: left out",
-        "cpu": _cpu(), "cores": os.cpu_count(), "workers": args.workers, "load before": [round(x, 2) for x in load],
+        "cpu": _cpu(), "cores": os.cpu_count(), "workers": args.workers, "load before": [round(x, 2) for x in load], "load after": [round(x, 2) for x in os.getloadavg()],
         "versions": {name: importlib.metadata.version(name) for name in ("numpy", "rasterio", "pandas")}
                     | {"python": platform.python_version()},
         "date": date.today().isoformat(),

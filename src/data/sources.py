@@ -149,5 +149,5 @@ def _open_tar(path: Path, stack: contextlib.ExitStack) -> tarfile.TarFile:
     file.seek(0)
     if magic == b"\x28\xb5\x2f\xfd":  # Python reads zstd by itself from 3.14 on
         file = stack.enter_context(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
-        return stack.enter_context(tarfile.open(fileobj=file, mode="r|", bufsize=1 << 20))
-    return stack.enter_context(tarfile.open(fileobj=file, mode="r|*", bufsize=1 << 20))
+        return stack.enter_context(tarfile.open(fileobj=file, mode="r|"))
+    return stack.enter_context(tarfile.open(fileobj=file, mode="r|*"))
