@@ -32,8 +32,7 @@ from src.data.bigearthnet import OFFICIAL, bigearthnet_store  # noqa: E402
 from src.data.patch import ALL_BANDS, RGB, read_rgb  # noqa: E402
 from src.data.store import PatchStore  # noqa: E402
 
-
-LIST = "bigearthnet-train.csv"
+LIST = "bigearthnet-train.csv"  # the name torchgeo wants
 
 
 def make_archive(root: Path, count: int) -> Path:
@@ -212,7 +211,8 @@ def main() -> None:
         "projected": f"{total:,} patches / {rate:,.0f} patches/s = {total / rate / 60:.1f} min, files in memory; store "
                      f"{total * 43200 / 1e9:.2f} GB",
         "torchgeo": "compared" if has_torchgeo.returncode == 0 else "not installed: left out",
-        "cpu": _cpu(), "cores": os.cpu_count(), "workers": args.workers, "load before": [round(x, 2) for x in load], "load after": [round(x, 2) for x in os.getloadavg()],
+        "cpu": _cpu(), "cores": os.cpu_count(), "workers": args.workers, "load before": [round(x, 2) for x in load],
+        "load after": [round(x, 2) for x in os.getloadavg()],
         "versions": {name: importlib.metadata.version(name) for name in ("numpy", "rasterio", "pandas")}
                     | {"python": platform.python_version()},
         "date": date.today().isoformat(),
