@@ -22,7 +22,7 @@ from src.data.store import DataError, PatchStore, open_if_there
 # patches of the official splits; v1's lists leave out 61,707 with seasonal snow and 9,280 with clouds or shadows
 OFFICIAL = {
     "v1": {"train": 269_695, "val": 123_723, "test": 125_866, None: 590_326},
-    "v2": {"train": 237_871, "validation": 122_342, "test": 119_825, None: 549_488},
+    "v2": {"train": 237_871, "val": 122_342, "test": 119_825, None: 549_488},
 }
 FLAGS = ("contains_seasonal_snow", "contains_cloud_or_shadow")  # columns of v2's metadata
 
@@ -87,7 +87,8 @@ def bigearthnet_store(
         like, {"kind": f"bigearthnet-{release}-{bands}", **asked}, {"source": str(root.absolute()), "counts": counts},
         max_unreadable=max_unreadable, workers=workers,
     )  # fmt: skip
-    tqdm.write(account(store.meta["counts"], OFFICIAL[release].get(Path(split).name.split(".")[0] if split else None)))
+    part = Path(split).name.split(".")[0].replace("validation", "val") if split else None
+    tqdm.write(account(store.meta["counts"], OFFICIAL[release].get(part)))
     return store
 
 
