@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN = .venv/bin
 NOTEBOOKS = $(sort $(notdir $(wildcard notebooks/0[1-8]_*.ipynb)))
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint clean data-eurosat data-eurosat-allbands data-ucmerced data-bigearthnet-v1 data-bigearthnet-v2
 help: ## what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-6s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-22s %s\n", $$1, $$2}'
 
 demo: .venv/.demo ## set up, then run every notebook on made data (no download, no GPU)
 	@mkdir -p runs/demo
@@ -22,6 +22,25 @@ test: .venv/.dev ## set up, then run the tests
 
 lint: .venv/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check src tests
+
+data-eurosat: .venv/.demo ## download EuroSAT RGB (90 MB)
+	@$(BIN)/python -m src.data.download eurosat
+
+data-eurosat-allbands: .venv/.demo ## download EuroSAT with 13 bands (2 GB)
+	@$(BIN)/python -m src.data.download eurosat-allbands
+
+data-ucmerced: .venv/.demo ## download UC Merced (317 MB)
+	@$(BIN)/python -m src.data.download ucmerced
+
+data-bigearthnet-v1: .venv/.demo ## download BigEarthNet-S2 v1.0 (66 GB) and build the store of its training split
+	@$(BIN)/python -m src.data.download bigearthnet-v1
+	@$(BIN)/python -m src.data.bigearthnet data/BigEarthNet-S2-v1.0.tar.gz data/stores/bigearthnet_train_rgb_2750 \
+	  --split data/splits/train.csv
+
+data-bigearthnet-v2: .venv/.demo ## download BigEarthNet-S2 v2.0 (63 GB) and build the store of its training split
+	@$(BIN)/python -m src.data.download bigearthnet-v2
+	@$(BIN)/python -m src.data.bigearthnet data/BigEarthNet-S2.tar.zst data/stores/bigearthnet_v2_train_rgb_2750 \
+	  --metadata data/metadata.parquet --split train
 
 clean: ## remove what demo made (not your data, runs or checkpoints)
 	rm -rf data/demo models/demo umap_visualizations/demo runs/demo

@@ -7,31 +7,60 @@ image*; each equals torchvision's functional transform of one image. `SimCLRAugm
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+REFLECTANCE = 10_000  # digital numbers of reflectance 1: the scale of uint16 images
+# Mean and deviation of reflectance in BigEarthNet-S2 v1, bands as src.data.patch.ALL_BANDS: measured over the whole set
+# by its authors (BAND_STATS_S2 of bigearthnet-common). `band_statistics` measures them for other data.
+BANDS_MEAN = (0.0341, 0.0430, 0.0614, 0.0590, 0.0951, 0.1792, 0.2075, 0.2219, 0.2266, 0.2246, 0.1594, 0.1009)
+BANDS_STD = (0.0555, 0.0572, 0.0583, 0.0676, 0.0730, 0.1096, 0.1273, 0.1365, 0.1356, 0.1302, 0.1079, 0.0819)
+STATISTICS = {3: (IMAGENET_MEAN, IMAGENET_STD), 12: (BANDS_MEAN, BANDS_STD)}
+# what SimCLRAugmentation needs for twelve bands: hue and grey are words about what an eye sees
+SPECTRAL = {"gray_p": 0.0, "band_jitter": (0.2, 0.2), "band_drop_p": 0.1}
 CPU_CHUNK = 16  # images worked on at a time: some forty passes over them stay in a core's cache (5× faster here)
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, torchvision's weights
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 images become float32 in [0, 1]; float images become float32, taken to be in [0, 1] already."""
+    """To float32 in [0, 1]: uint8 / 255; uint16 digital numbers / 10,000, that is reflectance, what is brighter than a
+    white surface cut off; float images are taken to be there already."""
     if images.dtype == torch.uint8:
         return images.float() / 255
+    if images.dtype == torch.uint16:
+        return (images.float() / REFLECTANCE).clamp(max=1)
     if not images.is_floating_point():
-        raise ValueError(f"expected uint8 or float images, got {images.dtype}: stretch reflectances to uint8 first")
+        raise ValueError(
+            f"expected uint8, uint16 or float images, got {images.dtype}: stretch reflectances to uint8 first"
+        )
     return images.float()
 
 
-def normalize(images: Tensor, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> Tensor:
-    """(images − mean) / std per channel; (N, C, H, W) in, the same out."""
+def normalize(images: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None) -> Tensor:
+    """(images − mean) / std per channel of (N, C, H, W); None: ImageNet's for RGB, BigEarthNet's for twelve bands."""
+    usual = STATISTICS.get(images.shape[1], STATISTICS[3])
+    mean, std = mean or usual[0], std or usual[1]
     if images.shape[1] != len(mean):
         raise ValueError(f"{images.shape[1]}-channel images, but mean and std have {len(mean)} values: pass your own")
     mean_t, std_t = (images.new_tensor(v).view(1, -1, 1, 1) for v in (mean, std))
     return (images - mean_t) / std_t
+
+
+def band_statistics(images: np.ndarray, limit: int = 2000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel in [0, 1], of (N, H, W, C) images, at most `limit` of them evenly spread.
+
+    For `mean` and `std` of SimCLRAugmentation and `prepare`, which must be given the same.
+    """
+    rows = np.unique(np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int))
+    chunks = [to_unit(torch.from_numpy(images[part])).double() for part in np.array_split(rows, -(-len(rows) // 100))]
+    sums, squares = (sum((x**k).sum((0, 1, 2)) for x in chunks) for k in (1, 2))
+    n = sum(x[..., 0].numel() for x in chunks)
+    mean = sums / n
+    return tuple(mean.tolist()), tuple((squares / n - mean**2).sqrt().tolist())
 
 
 def _resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
@@ -138,6 +167,13 @@ def color_jitter(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor) ->
     return images
 
 
+def band_jitter(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """Every band of every image by factors of its own, (N, C) each: brightness, then contrast about the band's mean."""
+    images = images * brightness[..., None, None]
+    mean = images.mean((2, 3), keepdim=True)
+    return (mean + contrast[..., None, None] * (images - mean)).clamp(0, 1)
+
+
 def gaussian_blur3(images: Tensor, sigma: Tensor) -> Tensor:
     """3 × 3 Gaussian blur with its own sigma (pixels) for each image, (N,); edges reflected."""
     side = torch.exp(-0.5 / sigma**2)
@@ -204,8 +240,10 @@ class SimCLRAugmentation:
     jitter_p: float = 0.8
     gray_p: float = 0.2
     blur_sigma: tuple[float, float] | None = (0.1, 2.0)  # pixels; None switches the blur off
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...] | None = None  # of the channels in [0, 1]; None: see `normalize`
+    std: tuple[float, ...] | None = None
+    band_jitter: tuple[float, float] | None = None  # brightness and contrast, each band its own, in place of `jitter`
+    band_drop_p: float = 0.0  # probability of each band to be lost: set to its mean
     vflip: float = 0.0  # satellite extra: 0.5 where north is not up
     rotate: bool = False  # satellite extra: a random number of quarter turns
     solarize_p: float = 0.0  # satellite extra: published value 0.2; inverts pixels from 128 of 255 up
@@ -214,7 +252,7 @@ class SimCLRAugmentation:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """(N, C, H, W) uint8, or float in [0, 1] → (N, C, size, size) float32, normalised, on the same device.
+        """(N, C, H, W) uint8, uint16 or float in [0, 1] → (N, C, size, size) float32, normalised, on the same device.
 
         Every random number is drawn from `generator`, so the same state gives the same views.
 
@@ -223,11 +261,15 @@ class SimCLRAugmentation:
         """
         if images.dim() != 4:
             raise ValueError(f"expected a batch (N, C, H, W), got {tuple(images.shape)}")
-        if images.shape[1] != 3 and (self.jitter_p or self.gray_p):
-            raise ValueError(f"colour jitter and grayscale need RGB, got {images.shape[1]} channels: set both p to 0")
+        channels = images.shape[1]
+        if channels != 3 and (self.gray_p or (self.jitter_p and not self.band_jitter)):
+            raise ValueError(
+                f"colour jitter and grayscale need RGB, got {channels} channels: set both p to 0, or use SPECTRAL"
+            )
         # one draw and one copy to the device for all parameters of the batch
-        u = torch.rand(len(images), 41, generator=generator, device=generator.device).to(images.device)
-        noise_shape = (len(images), images.shape[1], self.size, self.size)
+        count = 41 + (3 * channels if self.band_jitter or self.band_drop_p else 0)
+        u = torch.rand(len(images), count, generator=generator, device=generator.device).to(images.device)
+        noise_shape = (len(images), channels, self.size, self.size)
         noise = torch.randn(noise_shape, generator=generator, device=generator.device) if self.noise_p else u
         chunk = CPU_CHUNK if images.device.type == "cpu" else max(1, len(images))
         pieces = (t.split(chunk) for t in (images, u, noise.to(images.device)))
@@ -242,8 +284,13 @@ class SimCLRAugmentation:
             x = rot90(x, (4 * u[:, 24]).long())
         if self.solarize_p:
             x = torch.where((u[:, 25] < self.solarize_p).view(-1, 1, 1, 1) & (x >= 128 / 255), 1 - x, x)
-        if self.jitter_p:
-            jittered = (u[:, 26] < self.jitter_p).float()[:, None]
+        jittered = (u[:, 26] < self.jitter_p).float()[:, None]
+        if self.jitter_p and self.band_jitter:
+            factors = (
+                1 + s * (2 * v - 1) * jittered for s, v in zip(self.band_jitter, u[:, 41:].chunk(3, 1), strict=False)
+            )
+            x = band_jitter(x, *factors)
+        elif self.jitter_p:
             strength = x.new_tensor(self.jitter) * (2 * u[:, 27:31] - 1) * jittered
             x = color_jitter(x, (1 + strength[:, :3]).clamp(min=0), strength[:, 3], u[:, 31:35].argsort(1))
         if self.gray_p:
@@ -255,7 +302,10 @@ class SimCLRAugmentation:
         if self.cutout_p:
             row, column = (self.size * u[:, 38:40]).long().unbind(1)
             x = torch.where((u[:, 40] < self.cutout_p).view(-1, 1, 1, 1), cutout(x, row, column, 16), x)
-        return normalize(x, self.mean, self.std)
+        x = normalize(x, self.mean, self.std)
+        if self.band_drop_p:
+            x = x.masked_fill((u[:, 41:].chunk(3, 1)[2] < self.band_drop_p)[..., None, None], 0.0)
+        return x
 
 
 def random_dihedral(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,8 @@ from sklearn.metrics import ConfusionMatrixDisplay, roc_curve
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-from src.augmentations import IMAGENET_MEAN, IMAGENET_STD, SimCLRAugmentation
+from src.augmentations import STATISTICS, SimCLRAugmentation
+from src.data.patch import as_rgb
 from src.losses import nt_xent_floor
 from src.ood import DETECTORS
 from src.pretrain import views
@@ -45,23 +46,24 @@ def _axes(rows: int, columns: int, width: float, height: float, **options) -> tu
 
 
 def samples(images: np.ndarray, titles: list[str], columns: int = 10) -> Figure:
-    """A contact sheet of (n, H, W, 3) uint8 images."""
+    """A contact sheet of (n, H, W, 3) uint8 images, or of (n, H, W, 12) reflectances, shown as RGB."""
     rows = -(-len(images) // columns)
     figure, axes = _axes(rows, columns, 1.15, 1.35)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, image, title in zip(axes.flat, images, titles, strict=False):
+    for axis, image, title in zip(axes.flat, as_rgb(images), titles, strict=False):
         axis.imshow(image, interpolation="nearest")
         axis.set_title(title, fontsize=7)
     return figure
 
 
 def view_pairs(images: np.ndarray, augment: SimCLRAugmentation, seed: int = 0) -> Figure:
-    """Each (H, W, 3) uint8 image over its two views: what the loss calls the same."""
+    """Each image over its two views, what the loss calls the same; twelve bands are shown as RGB."""
     rng = torch.Generator().manual_seed(seed)
     pair = views(images, torch.arange(len(images)), augment, rng, torch.device("cpu"))
-    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
-    rows = [images] + [(v.permute(0, 2, 3, 1).numpy() * std + mean).clip(0, 1) for v in pair]
+    mean, std = (np.array(value) for value in STATISTICS[images.shape[-1]])
+    unit = [(v.permute(0, 2, 3, 1).numpy() * std + mean).clip(0, 1) for v in pair]
+    rows = [as_rgb(x) for x in (images, *unit)]
     figure, axes = _axes(3, len(images), 1.3, 1.35)
     for row_axes, row, name in zip(axes, rows, ("patch", "view i", "view j"), strict=True):
         for axis, image in zip(row_axes, row, strict=True):

@@ -20,7 +20,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from src import checkpoints
-from src.augmentations import SimCLRAugmentation
+from src.augmentations import SPECTRAL, SimCLRAugmentation
 from src.encoders import ENCODERS, build_encoder, projection_head
 from src.losses import nt_xent
 from src.runtime import Runtime, generator, pick, record, seed_of
@@ -76,7 +76,7 @@ def pretrain(
     """Pretrain an encoder on unlabelled images.
 
     Args:
-        images: (N, H, W, C) uint8, as a PatchStore keeps them; only read.
+        images: (N, H, W, C) uint8 or uint16, as a PatchStore keeps them; only read.
         config: the recipe.
         out: folder for checkpoints (names of `src.checkpoints`): the best epoch by training loss under its full
             name and its alias, the last epoch with its optimiser as `last_…` to resume from.
@@ -211,7 +211,8 @@ def main() -> None:
     try:
         runtime = pick(args.pop("device"), args.pop("precision"))
         store = PatchStore.open(store_path)
-        config = PretrainConfig(**args, in_channels=store.images.shape[-1])
+        channels = store.images.shape[-1]
+        config = PretrainConfig(**args, in_channels=channels, augmentation={} if channels == 3 else SPECTRAL)
         print(f"{len(store)} patches of {store.path} on {runtime}")
         result = pretrain(store.images, config, out, runtime=runtime, resume=resume, data=store.about)
     except (DataError, checkpoints.CheckpointError, ValueError, OSError, FloatingPointError) as error:

@@ -19,7 +19,7 @@ from src.runtime import Runtime
 
 
 def prepare(images: np.ndarray | Tensor, size: int, device: torch.device) -> Tensor:
-    """The one transform of evaluation, ID and OOD alike: (N, H, W, C) uint8 → (N, C, size, size) normalised."""
+    """The one transform of evaluation, ID and OOD alike: (N, H, W, C) integers → (N, C, size, size) normalised."""
     batch = torch.as_tensor(images).to(device, non_blocking=True).permute(0, 3, 1, 2)
     with torch.autocast(batch.device.type, enabled=False):  # resizing is a matrix product: keep it in float32
         return normalize(resize(to_unit(batch), size)).contiguous(memory_format=torch.channels_last)
@@ -38,7 +38,7 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 @torch.inference_mode()
 def embed(module: nn.Module, images: np.ndarray, size: int, runtime: Runtime, batch_size: int = 256) -> np.ndarray:
-    """Run an encoder (or classifier) in eval mode over (N, H, W, C) uint8 images.
+    """Run an encoder (or classifier) in eval mode over (N, H, W, C) images.
 
     Returns:
         (N, D) float32 features, or logits.

@@ -7,7 +7,7 @@ import numpy as np
 
 from src.data.bigearthnet import EUROSAT_STRETCH, bigearthnet_store
 from src.data.demo import make_demo
-from src.data.eurosat import Split, eurosat_store, stratified_split
+from src.data.eurosat import ALLBANDS, Split, eurosat_allbands_store, eurosat_store, stratified_split
 from src.data.store import PatchStore
 from src.data.ucmerced import STUDY_CLASSES, ucmerced_store
 from src.encoders import ENCODERS
@@ -31,14 +31,26 @@ class Profile:
     mc_samples: int
     probe_every: int  # epochs
 
-    def bigearthnet(self, stretch: float = EUROSAT_STRETCH) -> PatchStore:
-        """The unlabelled patches of the official training split. Raises DataError if they aren't there."""
-        store = self.data / "stores" / f"bigearthnet_train_rgb_{stretch:g}"
-        return bigearthnet_store(self.data / "BigEarthNet-v1.0", store, self.data / "splits/train.csv", stretch)
+    def bigearthnet(self, stretch: float = EUROSAT_STRETCH, bands: str = "rgb") -> PatchStore:
+        """The unlabelled patches of the official training split, of v1's folders or of its archive as downloaded.
 
-    def eurosat(self, seed: int = 0) -> tuple[PatchStore, Split]:
-        """EuroSAT and its 80/10/10 split. Raises DataError if it isn't there."""
-        store = eurosat_store(self.data / "eurosat/2750", self.data / "stores/eurosat")
+        Args:
+            bands: "rgb" (uint8) or "all" (twelve, uint16).
+
+        Raises:
+            DataError: they aren't there.
+        """
+        store = self.data / "stores" / f"bigearthnet_train_{bands}{f'_{stretch:g}' if bands == 'rgb' else ''}"
+        archive = self.data / "BigEarthNet-S2-v1.0.tar.gz"
+        root = archive if archive.exists() else self.data / "BigEarthNet-v1.0"
+        return bigearthnet_store(root, store, self.data / "splits/train.csv", stretch, bands=bands)
+
+    def eurosat(self, seed: int = 0, bands: str = "rgb") -> tuple[PatchStore, Split]:
+        """EuroSAT in RGB or in twelve bands, and its 80/10/10 split. Raises DataError if it isn't there."""
+        if bands == "all":
+            store = eurosat_allbands_store(self.data / "eurosat" / ALLBANDS, self.data / "stores/eurosat_all")
+        else:
+            store = eurosat_store(self.data / "eurosat/2750", self.data / "stores/eurosat")
         return store, stratified_split(store, seed)
 
     def ucmerced(self, classes: tuple[str, ...] = STUDY_CLASSES) -> PatchStore:
@@ -46,18 +58,20 @@ class Profile:
         store = self.data / "stores" / "-".join(("ucmerced", *classes))
         return ucmerced_store(self.data / "UCMerced_LandUse/Images", store, classes)
 
-    def unlabelled(self, source: str, stretch: float = EUROSAT_STRETCH, seed: int = 0) -> tuple[np.ndarray, dict]:
-        """Images to pretrain on, (N, H, W, 3) uint8, and what they are.
+    def unlabelled(
+        self, source: str, stretch: float = EUROSAT_STRETCH, seed: int = 0, bands: str = "rgb"
+    ) -> tuple[np.ndarray, dict]:
+        """Images to pretrain on, (N, H, W, 3) uint8, or with bands="all" (N, H, W, 12) uint16, and what they are.
 
         Args:
             source: "bigearthnet", or "eurosat-train": EuroSAT's training images with their labels unused, which
                 is in-domain pretraining and a different claim.
         """
         if source == "bigearthnet":
-            store = self.bigearthnet(stretch)
+            store = self.bigearthnet(stretch, bands)
             return store.images, store.about
         if source == "eurosat-train":
-            store, split = self.eurosat(seed)
+            store, split = self.eurosat(seed, bands)
             return store.images[split.train], {**store.about, "subset": f"training split, seed {seed}, labels unused"}
         raise ValueError(f"pretrain on 'bigearthnet' or 'eurosat-train', not {source!r}")
 

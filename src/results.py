@@ -11,7 +11,11 @@ import pandas as pd
 from scipy.stats import binomtest
 
 ENCODER_NAMES = {"custom_cnn": "Custom CNN", "resnet50": "ResNet-50", "vit_b_16": "ViT-B/16"}
-DATA_NAMES = {"bigearthnet-v1-rgb": "BigEarthNet", "eurosat-rgb": "EuroSAT train"}
+DATA_NAMES = {
+    "bigearthnet-v1-rgb": "BigEarthNet", "bigearthnet-v1-all": "BigEarthNet, 12 bands",
+    "bigearthnet-v2-rgb": "reBEN", "bigearthnet-v2-all": "reBEN, 12 bands",
+    "eurosat-rgb": "EuroSAT train", "eurosat-all": "EuroSAT train, 12 bands",
+}  # fmt: skip
 SCRATCH = "from scratch"
 METRICS = {
     "val_accuracy": "val accuracy, %", "auroc_mutual_information": "AUROC, mutual information",

@@ -1,8 +1,10 @@
 """Small real files in the layouts of the three data sets, and the modules of the command line run for real."""
 
+import importlib.util
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,24 @@ def write_patch():
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def real_archive():
+    """The six real BigEarthNet patches that come with the package bigearthnet-common, as a .tar.bz2."""
+    package = importlib.util.find_spec("bigearthnet_common")  # never imported: it makes folders in the user's home
+    if package is None:
+        pytest.skip("no real patches: bigearthnet-common is not installed (pip install -e '.[dev]')")
+    return Path(package.origin).with_name("BigEarthNet-S2-Example.tar.bz2")
+
+
+@pytest.fixture(scope="session")
+def real_patches(real_archive, tmp_path_factory):
+    """Those six patches as v1 folders. Only to be read: the folder is shared by all tests."""
+    folder = tmp_path_factory.mktemp("real")
+    with tarfile.open(real_archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "BigEarthNet-S2-Example"
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from src import augmentations as A
 from src.augmentations import SimCLRAugmentation
+from src.data.patch import ALL_BANDS, read_patch
 
 torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
 
@@ -391,8 +392,8 @@ def test_colour_operations_on_five_bands_are_refused(option):
 
 
 def test_mean_and_std_of_other_bands_are_refused():
-    with pytest.raises(ValueError, match="12-channel images, but mean and std have 3 values"):
-        SimCLRAugmentation(jitter_p=0.0, gray_p=0.0)(photos(channels=12), rng())
+    with pytest.raises(ValueError, match="5-channel images, but mean and std have 3 values"):
+        SimCLRAugmentation(jitter_p=0.0, gray_p=0.0)(photos(channels=5), rng())
 
 
 def test_satellite_extras_are_off_by_default():
@@ -495,3 +496,69 @@ def test_luma_weights_are_torchvisions():
     assert math.isclose(sum(A.GRAY), 1.0, abs_tol=2e-4)  # torchvision's own do not quite sum to one
     red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
     assert A.grayscale(red).item() == TF.rgb_to_grayscale(red).item()
+
+
+# Twelve bands
+
+
+def reflectances(n=4, size=40):
+    return torch.randint(0, 12000, (n, 12, size, size), generator=rng(3), dtype=torch.int32).to(torch.uint16)
+
+
+def test_uint16_is_reflectance_and_white_is_white():
+    x = torch.tensor([0, 1, 5000, 10000, 65535], dtype=torch.int32).to(torch.uint16)
+    torch.testing.assert_close(A.to_unit(x), torch.tensor([0, 1e-4, 0.5, 1, 1]))
+
+
+def test_views_of_twelve_bands_are_normalised_by_their_own_statistics():
+    x = reflectances()
+    views = SimCLRAugmentation(size=40, **{**WHOLE, "mean": None, "std": None})(x, rng())
+    mean, std = (torch.tensor(v).view(1, 12, 1, 1) for v in (A.BANDS_MEAN, A.BANDS_STD))
+    torch.testing.assert_close(views * std + mean, A.to_unit(x), rtol=0, atol=1e-4)
+
+
+def test_band_jitter_is_brightness_then_contrast_of_every_band_by_itself():
+    x = torch.rand(2, 12, 8, 8, generator=rng()) * 0.5
+    brightness, contrast = torch.rand(2, 2, 12, generator=rng(1)) + 0.5
+    ours = A.band_jitter(x, brightness, contrast)
+    for image in range(2):
+        for band in range(12):
+            one = TF.adjust_brightness(x[image, band][None], brightness[image, band])
+            expected = (one.mean() + contrast[image, band] * (one - one.mean())).clamp(0, 1)
+            torch.testing.assert_close(ours[image, band][None], expected)
+
+
+def test_spectral_views_differ_by_image_and_band_and_lose_the_share_of_bands_asked_for():
+    x = torch.full((400, 12, 8, 8), 2000, dtype=torch.int32).to(torch.uint16)
+    options = {"blur_sigma": None, "mean": (0.1,) * 12, "std": (1.0,) * 12}
+    views = SimCLRAugmentation(size=8, **{**A.SPECTRAL, **options})(x, rng())[..., 0, 0]
+    lost = views == 0
+    assert 0.08 < lost.float().mean() < 0.12 and not lost.all(1).any()
+    kept = views[~lost] + 0.1
+    assert kept.min() > 0.2 * 0.8 - 1e-6 and kept.max() < 0.2 * 1.2 + 1e-6 and kept.unique().numel() > 1000
+    assert 0.1 < torch.isclose(kept, torch.tensor(0.2)).float().mean() < 0.3  # one image in five is not jittered
+
+
+def test_spectral_augmentation_leaves_rgb_streams_as_they_were():
+    x = photos(4)
+    assert torch.equal(SimCLRAugmentation()(x, rng()), SimCLRAugmentation(band_drop_p=0.0)(x, rng()))
+
+
+def test_colour_operations_on_twelve_bands_name_the_spectral_ones():
+    with pytest.raises(ValueError, match="got 12 channels: set both p to 0, or use SPECTRAL"):
+        SimCLRAugmentation()(reflectances(), rng())
+
+
+def test_band_statistics_are_those_of_the_pixels():
+    x = reflectances(7).permute(0, 2, 3, 1).numpy()
+    mean, std = A.band_statistics(x)
+    unit = (x / 10000).clip(max=1)
+    np.testing.assert_allclose(mean, unit.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(std, unit.std((0, 1, 2)), rtol=1e-5)
+
+
+def test_the_statistics_of_bigearthnet_are_those_of_real_patches(real_patches):
+    images = np.stack([read_patch(folder, None, ALL_BANDS, None) for folder in sorted(real_patches.iterdir())])
+    mean, _ = A.band_statistics(images)
+    assert np.corrcoef(mean, A.BANDS_MEAN)[0, 1] > 0.9  # six patches only, but in the right order and scale
+    assert 0.3 < np.mean(mean) / np.mean(A.BANDS_MEAN) < 3

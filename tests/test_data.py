@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from src.data.bigearthnet import bigearthnet_store, read_rgb
-from src.data.eurosat import CLASSES, eurosat_store, stratified_split
+from src.data.bigearthnet import bigearthnet_store
+from src.data.eurosat import CLASSES, eurosat_allbands_store, eurosat_store, read_allbands, stratified_split
+from src.data.patch import read_rgb
 from src.data.store import DataError, PatchStore
 from src.data.ucmerced import STUDY_CLASSES, ucmerced_store
 
@@ -151,7 +152,7 @@ def test_too_many_unreadable_patches_stop_the_build_with_all_of_them_listed(tmp_
     listed = pd.read_csv(out / "store-unreadable.csv")
     assert listed["name"].tolist() == [NAMES[1], "S2A_NOT_THERE"]
     assert "cannot be read" in listed["reason"][0] and "is missing" in listed["reason"][1]
-    assert files_in(out) == ["store-unreadable.csv"]  # and no half-written store
+    assert files_in(out) == ["store-unreadable.csv", "store.building"]  # no half store under the store's name
 
 
 def test_few_unreadable_patches_are_left_out_listed_and_counted(tmp_path, bigearthnet, capsys):
@@ -250,6 +251,41 @@ def test_an_image_of_another_size_is_refused_by_name(tmp_path, eurosat):
     Image.new("RGB", (16, 15)).save(eurosat / "Highway" / "Highway_2.jpg")
     with pytest.raises(DataError, match=r"Highway_2: expected \(16, 16, 3\)"):
         eurosat_store(eurosat, tmp_path / "store")
+
+
+# EuroSAT in all bands
+
+
+def test_all_bands_of_eurosat_come_in_the_order_of_bigearthnet_without_b10(tmp_path, write_band):
+    order = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"]
+    for label, name in enumerate(CLASSES):
+        (tmp_path / "tif" / name).mkdir(parents=True)
+        for n in (10, 2):
+            bands = [
+                np.full((64, 64), 1000 * label + 10 * n + int(band[1:].replace("8A", "88")), np.uint16)
+                for band in order
+            ]
+            write_band(tmp_path / "tif" / name / f"{name}_{n}.tif", np.stack(bands))
+    store = eurosat_allbands_store(tmp_path / "tif", tmp_path / "store")
+    assert store.images.shape == (20, 64, 64, 12) and store.images.dtype == np.uint16
+    assert store.names.tolist() == [f"{name}_{n}" for name in CLASSES for n in (2, 10)]
+    wanted = [1, 2, 3, 4, 5, 6, 7, 8, 88, 9, 11, 12]
+    assert store.images[0, 0, 0].tolist() == [20 + band for band in wanted]
+    assert store.images[3, 63, 63].tolist() == [1100 + band for band in wanted]
+
+
+@pytest.mark.parametrize("bands", [np.ones((12, 8, 8), np.uint16), np.ones((13, 8, 8), np.uint8)], ids=["12", "uint8"])
+def test_a_geotiff_of_other_bands_is_refused_by_name(tmp_path, write_band, bands):
+    write_band(tmp_path / "Forest_1.tif", bands)
+    with pytest.raises(DataError, match=r"Forest_1\.tif: expected 13 bands of uint16"):
+        read_allbands(tmp_path / "Forest_1.tif")
+
+
+def test_a_cut_geotiff_of_all_bands_is_refused_by_name(tmp_path, write_band):
+    write_band(tmp_path / "Forest_1.tif", np.ones((13, 64, 64), np.uint16))
+    cut(tmp_path / "Forest_1.tif", 0.5)
+    with pytest.raises(DataError, match=r"Forest_1\.tif cannot be read"):
+        read_allbands(tmp_path / "Forest_1.tif")
 
 
 # The split

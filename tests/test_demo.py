@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torchvision
 from PIL import Image
 
 from src.data import demo
@@ -88,6 +89,10 @@ def test_patch_metadata_is_that_of_the_real_set(root):
 def test_split_lists_every_patch_once(root):
     names = (root / "splits/train.csv").read_text().splitlines()
     assert sorted(names) == [folder.name for folder in patches(root)]
+
+
+def test_eurosat_lies_where_torchvision_looks(root):
+    assert len(torchvision.datasets.EuroSAT(root)) == 10 * COUNTS["eurosat_per_class"]
 
 
 def test_eurosat_has_ten_classes_of_64_pixel_jpegs_with_its_brightness(root):

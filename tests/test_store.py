@@ -1,5 +1,6 @@
 """PatchStore: what is written is what is read, half a store never stays, and a damaged one is refused."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -31,7 +32,9 @@ def test_write_then_open_gives_everything_back(tmp_path):
     np.testing.assert_array_equal(store.images, IMAGES[:3])
     assert store.labels.dtype == np.int64 and store.labels.tolist() == [0, 1, 0]
     assert store.names.tolist() == ["patch_0", "patch_1", "patch_2"]
-    assert store.meta == {"format": 1, "kind": "test", "classes": ["a", "b"], "shape": [3, 5, 4, 3]}
+    sha256 = hashlib.sha256(IMAGES[:3].tobytes()).hexdigest()
+    assert store.meta == {"format": 1, "kind": "test", "classes": ["a", "b"], "shape": [3, 5, 4, 3], "sha256": sha256}
+    assert store.about["sha256"] == sha256
     assert len(store) == 3
 
 

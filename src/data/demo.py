@@ -1,8 +1,8 @@
 """Made data for a run without a download: Sentinel-2-like scenes in the real on-disk formats, the same for one seed.
 
 Scenes are painted as reflectances (digital numbers, 10,000 = reflectance 1) at 10 m and written as BigEarthNet v1
-folders, EuroSAT JPEGs and UC Merced TIFFs, so that the demo takes the road real data takes. Land covers share their
-colours (two random ground tones, haze, sun) and differ in *structure*, so that there is something to learn.
+folders, EuroSAT JPEGs and GeoTIFFs and UC Merced TIFFs, so that the demo takes the road real data takes. Land covers
+share their colours (two random ground tones, haze, sun) and differ in *structure*: there is something to learn.
 """
 
 import json
@@ -18,7 +18,10 @@ from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
-GENERATOR_VERSION = 3
+from src.data.eurosat import ALLBANDS, FILE_BANDS
+from src.data.patch import PIXELS
+
+GENERATOR_VERSION = 4
 RNG = np.random.Generator
 # reflectance DN of B02, B03, B04, B08
 TONES = np.array(
@@ -183,17 +186,20 @@ def _block_mean(field: np.ndarray, factor: int) -> np.ndarray:
     return field.reshape(n, factor, n, factor).mean((1, 3))
 
 
-def twelve_bands(scene: np.ndarray) -> dict[str, np.ndarray]:
-    """(120, 120, 4) DN of B02, B03, B04, B08 → the twelve L2A bands at their own sizes, uint16.
+def mixed_bands(scene: np.ndarray) -> dict[str, np.ndarray]:
+    """(n, n, 4) DN of B02, B03, B04, B08 → the twelve L2A bands, all at 10 m.
 
     The others are mixed from these four: plausible, not physical.
     """
     blue, green, red, nir = np.moveaxis(scene, -1, 0)
-    coarse = {"B05": 0.6 * red + 0.4 * nir, "B06": 0.35 * red + 0.65 * nir, "B07": 0.15 * red + 0.85 * nir,
-              "B8A": nir, "B11": 0.5 * red + 0.4 * nir + 200, "B12": 0.7 * red + 0.15 * nir}  # fmt: skip
-    bands = {"B01": _block_mean(blue, 6) + 100, "B02": blue, "B03": green, "B04": red, "B08": nir,
-             "B09": 0.9 * _block_mean(nir, 6)}  # fmt: skip
-    bands |= {name: _block_mean(band, 2) for name, band in coarse.items()}
+    return {"B01": blue + 100, "B02": blue, "B03": green, "B04": red, "B05": 0.6 * red + 0.4 * nir,
+            "B06": 0.35 * red + 0.65 * nir, "B07": 0.15 * red + 0.85 * nir, "B08": nir, "B8A": nir, "B09": 0.9 * nir,
+            "B11": 0.5 * red + 0.4 * nir + 200, "B12": 0.7 * red + 0.15 * nir}  # fmt: skip
+
+
+def twelve_bands(scene: np.ndarray) -> dict[str, np.ndarray]:
+    """(120, 120, 4) DN of B02, B03, B04, B08 → the twelve L2A bands at their own sizes, uint16."""
+    bands = {name: _block_mean(band, len(band) // PIXELS[name]) for name, band in mixed_bands(scene).items()}
     return {name: band.round().astype(np.uint16) for name, band in bands.items()}
 
 
@@ -271,8 +277,9 @@ def _tasks(root: Path, seed: int, bigearthnet: int, eurosat: int, ucmerced: int)
         )
     for label, (name, (paint, _)) in enumerate(PAINTERS.items()):
         for n in range(1, eurosat + 1):
-            file = root / "eurosat/2750" / name / f"{name}_{n}.jpg"
-            yield lambda f=file, p=paint, r=[seed, 1, label, n]: _write_jpeg(f, p, np.random.default_rng(r))
+            yield lambda f=f"{name}/{name}_{n}", p=paint, r=[seed, 1, label, n]: _write_eurosat(
+                root / "eurosat", f, p, np.random.default_rng(r)
+            )
     for label, name in enumerate(("airplane", "storagetanks", "tenniscourt")):
         for n in range(ucmerced):
             # two files of other sizes, as the real set has
@@ -283,10 +290,19 @@ def _tasks(root: Path, seed: int, bigearthnet: int, eurosat: int, ucmerced: int)
     (root / "splits/train.csv").write_text("".join(f"{name}\n" for name in names))
 
 
-def _write_jpeg(file: Path, paint: Callable[[RNG, int], np.ndarray], rng: RNG) -> None:
-    rgb = _observe(rng, paint(rng, 64))[..., [2, 1, 0]] / 2750 * 255
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(rgb.clip(0, 255).astype(np.uint8)).save(file, quality=95)
+def _write_eurosat(root: Path, name: str, paint: Callable[[RNG, int], np.ndarray], rng: RNG) -> None:
+    """One scene as EuroSAT has it twice: an RGB JPEG, and a GeoTIFF of 13 bands."""
+    scene = _observe(rng, paint(rng, 64))
+    jpeg, tiff = root / "2750" / f"{name}.jpg", root / ALLBANDS / f"{name}.tif"
+    for file in (jpeg, tiff):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    rgb = scene[..., [2, 1, 0]] / 2750 * 255
+    Image.fromarray(rgb.clip(0, 255).astype(np.uint8)).save(jpeg, quality=95)
+    bands = {**mixed_bands(scene), "B10": np.full((64, 64), 12.0)}  # cirrus, no ground in it
+    profile = {"driver": "GTiff", "dtype": "uint16", "count": 13, "height": 64, "width": 64, "interleave": "pixel",
+               "crs": rasterio.CRS.from_epsg(32633), "transform": from_origin(300_000, 5_300_000, 10, 10)}  # fmt: skip
+    with rasterio.open(tiff, "w", **profile) as file:
+        file.write(np.stack([bands[band] for band in FILE_BANDS]).round().astype(np.uint16))
 
 
 def _write_tiff(file: Path, kind: str, size: tuple[int, int], rng: RNG) -> None:
@@ -304,8 +320,8 @@ def make_demo(
         bigearthnet: patches. eurosat_per_class, ucmerced_per_class: images in each of the ten, and three, classes.
 
     Returns:
-        `root`, holding `BigEarthNet-v1.0/`, `splits/train.csv`, `eurosat/2750/`, `UCMerced_LandUse/Images/` and
-        `demo.json`. It appears only when whole.
+        `root`, holding `BigEarthNet-v1.0/`, `splits/train.csv`, `eurosat/2750/` (and all bands, where EuroSAT's
+        archive has them), `UCMerced_LandUse/Images/` and `demo.json`. It appears only when whole.
 
     Raises:
         FileExistsError: `root` holds something that this function did not make.

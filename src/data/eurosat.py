@@ -1,5 +1,7 @@
-"""EuroSAT RGB (Helber et al. 2019, arXiv 1709.00029): 27,000 JPEGs of 64×64 pixels at 10 m, ten classes."""
+"""EuroSAT (Helber et al. 2019, arXiv 1709.00029): 27,000 images of 64×64 pixels at 10 m, ten classes, as RGB JPEGs and
+as 13-band GeoTIFFs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +10,18 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
+from src.data.patch import ALL_BANDS
 from src.data.store import DataError, PatchStore, class_folders, open_or_build, read_image
 
 CLASSES = (
     "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial",
     "Pasture", "PermanentCrop", "Residential", "River", "SeaLake",
 )  # fmt: skip
+
+
+ALLBANDS = "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"  # where the 13-band archive has its class folders
+# bands in the files: level 1C's 13, B8A last; B10 (cirrus, no ground in it) is dropped, the rest are put in order
+FILE_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
 
 
 def eurosat_store(root: str | Path, path: str | Path) -> PatchStore:
@@ -26,11 +34,44 @@ def eurosat_store(root: str | Path, path: str | Path) -> PatchStore:
     """
     root = Path(root)
     return open_or_build(
-        path, _patches(root), {"kind": "eurosat-rgb", "source": str(root.absolute()), "classes": list(CLASSES)}
-    )
+        path, _patches(root, "*.jpg", read_image),
+        {"kind": "eurosat-rgb", "source": str(root.absolute()), "classes": list(CLASSES)},
+    )  # fmt: skip
 
 
-def _patches(root: Path):
+def eurosat_allbands_store(root: str | Path, path: str | Path) -> PatchStore:
+    """Open the store at `path`, building it from class folders of 13-band GeoTIFFs if it is not there yet.
+
+    Images are (64, 64, 12) uint16 digital numbers in the order of ALL_BANDS, labels index `CLASSES`; their order is
+    that of `eurosat_store`, so that a split of one is the split of the other. They are level 1C, not corrected for
+    the atmosphere; BigEarthNet is level 2A.
+
+    Raises:
+        DataError: see `eurosat_store`.
+    """
+    root = Path(root)
+    meta = {"kind": "eurosat-all", "source": str(root.absolute()), "classes": list(CLASSES), "bands": list(ALL_BANDS)}
+    return open_or_build(path, _patches(root, "*.tif", read_allbands), meta)
+
+
+def read_allbands(file: Path) -> np.ndarray:
+    """(H, W, 12) uint16 of a 13-band GeoTIFF.
+
+    Raises:
+        DataError: unreadable, or not 13 bands of uint16.
+    """
+    import rasterio
+
+    try:
+        with rasterio.open(file) as image:
+            if (image.count, set(image.dtypes)) != (len(FILE_BANDS), {"uint16"}):
+                raise DataError(f"{file}: expected 13 bands of uint16, got {image.count} of {set(image.dtypes)}")
+            return image.read([FILE_BANDS.index(band) + 1 for band in ALL_BANDS]).transpose(1, 2, 0)
+    except rasterio.errors.RasterioError as error:
+        raise DataError(f"{file} cannot be read ({error}): download or extract it again") from error
+
+
+def _patches(root: Path, pattern: str, read: Callable[[Path], np.ndarray]):
     if not root.is_dir():
         raise DataError(
             f"EuroSAT not found: no folder {root}. SETUP.md says where to download it; "
@@ -39,11 +80,11 @@ def _patches(root: Path):
     strangers = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in CLASSES)
     if strangers:
         raise DataError(f"{root} holds folders that are not EuroSAT classes: {strangers}. Expected {list(CLASSES)}.")
-    files = class_folders(root, CLASSES, "*.jpg")
+    files = class_folders(root, CLASSES, pattern)
     progress = tqdm(total=sum(map(len, files.values())), desc="reading EuroSAT", unit="img")
     for label, name in enumerate(CLASSES):
         for file in files[name]:
-            yield file.stem, label, read_image(file)
+            yield file.stem, label, read(file)
             progress.update()
     progress.close()
 

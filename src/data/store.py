@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -100,8 +100,7 @@ class PatchStore:
         partial.mkdir(parents=True)
         try:
             shape, sha256 = _write_arrays(partial, itertools.chain([first], patches), like=first[2])
-            meta = {"format": FORMAT_VERSION, **meta, "shape": shape, "sha256": sha256}
-            (partial / "meta.json").write_text(json.dumps(meta, indent=1))
+            write_meta(partial, meta, shape, sha256)
             partial.rename(path)
         except BaseException:  # a keyboard interrupt too must not leave half a store
             shutil.rmtree(partial)
@@ -109,18 +108,24 @@ class PatchStore:
         return cls.open(path)
 
 
+def write_meta(folder: Path, meta: dict[str, Any], shape: list[int], sha256: str) -> None:
+    """Write `meta.json`, whose presence says that a store is whole; `sha256` is of the image bytes, without header."""
+    meta = {"format": FORMAT_VERSION, **meta, "shape": shape, "sha256": sha256}
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
 def _write_arrays(
     folder: Path, patches: Iterable[tuple[str, int | None, np.ndarray]], like: np.ndarray
 ) -> tuple[list[int], str]:
-    """Returns the shape, and the SHA-256 of the images' bytes: the fingerprint of the data in every run's record."""
-    count, fingerprint = 0, hashlib.sha256()
+    """The shape, and the SHA-256 of the images' bytes: the fingerprint of the data in every run's record."""
+    count, digest = 0, hashlib.sha256()
     with (
         open(folder / "images.npy", "wb") as images,
         open(folder / "index.csv", "w", newline="") as index_file,
     ):
         index = csv.writer(index_file)
         index.writerow(["name", "label"])
-        _write_header(images, 0, like)
+        write_header(images, 0, like.shape, like.dtype)
         for name, label, image in patches:
             if image.shape != like.shape or image.dtype != like.dtype:
                 raise DataError(
@@ -128,21 +133,18 @@ def _write_arrays(
                 )
             pixels = np.ascontiguousarray(image).tobytes()
             images.write(pixels)
-            fingerprint.update(pixels)
+            digest.update(pixels)
             index.writerow([name, "" if label is None else label])
             count += 1
         images.seek(0)
         # numpy pads the header so that the first axis can grow: the true count fits in its place
-        _write_header(images, count, like)
-    return [count, *like.shape], fingerprint.hexdigest()
+        write_header(images, count, like.shape, like.dtype)
+    return [count, *like.shape], digest.hexdigest()
 
 
-def _write_header(file, count: int, like: np.ndarray) -> None:
-    header = {
-        "descr": np.lib.format.dtype_to_descr(like.dtype),
-        "fortran_order": False,
-        "shape": (count, *like.shape),
-    }
+def write_header(file: BinaryIO, count: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """The header of an .npy file of `count` such arrays; its length is the same for every count."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count, *shape)}
     np.lib.format.write_array_header_1_0(file, header)
 
 
@@ -152,8 +154,17 @@ def open_or_build(path: str | Path, patches: Iterable[tuple[str, int | None, np.
     Raises:
         DataError: a store is there, but made from something else or in another way.
     """
+    return open_if_there(path, meta) or PatchStore.write(path, patches, meta)
+
+
+def open_if_there(path: str | Path, meta: dict) -> PatchStore | None:
+    """Open the store if there is one; None if not.
+
+    Raises:
+        DataError: a store is there, but made from something else or in another way than `meta` says.
+    """
     if not (Path(path) / "meta.json").is_file():
-        return PatchStore.write(path, patches, meta)
+        return None
     store = PatchStore.open(path)
     differs = {key: (store.meta.get(key), value) for key, value in meta.items() if store.meta.get(key) != value}
     if differs:

@@ -1,0 +1,46 @@
+"""Builds that tests start in other processes and kill; apart from the tests, so that a process starts in no time."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+from src.data import ingest
+from src.data.bigearthnet import bigearthnet_store
+
+# A forked child of pytest itself could wait for ever for a lock that some thread of pytest's held at that moment.
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["pytest", "killable", "src.data.bigearthnet"])
+
+
+def start(function, *args, **kwargs):
+    process = context.Process(target=function, args=args, kwargs=kwargs)
+    process.start()
+    return process
+
+
+def build(root, path):
+    ingest.os.fsync = lambda file: None  # for power cuts only: a kill does not need it
+    bigearthnet_store(root, path, workers=1)
+
+
+def build_slowly(root, path):
+    """As from a slow disk: ten milliseconds for every eight patches, each eight noted."""
+    read_chunk = ingest._read_chunk
+    ingest._read_chunk = lambda work: (time.sleep(0.01), read_chunk(work))[1]
+    ingest.CHUNK, ingest.COMMIT_SECONDS = 8, 0
+    build(root, path)
+
+
+def build_and_die(root, path, write):
+    """Killed in the middle of this write of one row."""
+    pwrite, writes = ingest._pwrite, iter(range(write))
+
+    def counted(file, data, at):
+        if next(writes, None) is None:
+            os.pwrite(file, data[:1000], at)
+            os.kill(os.getpid(), signal.SIGKILL)
+        pwrite(file, data, at)
+
+    ingest._pwrite = counted
+    build(root, path)

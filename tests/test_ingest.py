@@ -1,0 +1,551 @@
+"""BigEarthNet in all its forms into one store: the same bytes from each, after any kill, and nothing made up."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+import killable
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import zstandard
+
+from src.data import ingest
+from src.data.bigearthnet import OFFICIAL, account, bigearthnet_store, read_list
+from src.data.patch import ALL_BANDS, PIXELS, RGB, as_rgb, read_patch, read_rgb
+from src.data.sources import detect
+from src.data.store import DataError, PatchStore
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Waiting for the disk is for power cuts; a kill does not need it, and a busy machine takes seconds for each."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+def names_of(root):
+    return sorted(path.name for path in Path(root).iterdir())
+
+
+def in_tiles(flat, root):
+    """The same patches as v2 has them: `<tile>/<patch>/`."""
+    for patch in flat.iterdir():
+        shutil.copytree(patch, root / patch.name.rsplit("_", 2)[0] / patch.name)
+    return root
+
+
+def packed(root, archive):
+    """A folder as .tar, .tar.gz or .tar.zst, its patches in an order that is not the alphabet's."""
+    plain = archive.with_name("plain.tar")
+    with tarfile.open(plain, "w") as tar:
+        tar.add(root, root.name, recursive=False)
+        for folder in sorted(root.iterdir(), key=lambda path: path.name[::-1]):
+            tar.add(folder, f"{root.name}/{folder.name}")
+    if archive.name.endswith(".zst"):
+        archive.write_bytes(zstandard.compress(plain.read_bytes()))
+    elif archive.name.endswith(".gz"):
+        with tarfile.open(archive, "w:gz") as packed_tar, tarfile.open(plain) as tar:
+            for member in tar:
+                packed_tar.addfile(member, tar.extractfile(member) if member.isfile() else None)
+    else:
+        plain.rename(archive)
+    return archive
+
+
+def contents(store):
+    """Every byte of a store but for the place it was made from."""
+    meta = {key: value for key, value in store.meta.items() if key != "source"}
+    return meta, (store.path / "images.npy").read_bytes(), (store.path / "index.csv").read_bytes()
+
+
+# Sources
+
+
+@pytest.fixture(scope="module")
+def forms(real_patches, real_archive, tmp_path_factory):
+    """The six real patches in every form there is."""
+    folder = tmp_path_factory.mktemp("forms")
+    tiles = in_tiles(real_patches, folder / "BigEarthNet-S2")
+    return {
+        "v1 folders": real_patches,
+        "v2 folders": tiles,
+        "tar": packed(real_patches, folder / "v1.tar"),
+        "v1 tar.gz": packed(real_patches, folder / "v1.tar.gz"),
+        "v2 tar.zst": packed(tiles, folder / "v2.tar.zst"),
+        "tar.bz2": real_archive,
+    }
+
+
+@pytest.mark.parametrize("bands", ["rgb", "all"])
+@pytest.mark.parametrize("form", ["v1 folders", "v2 folders", "tar", "v1 tar.gz", "v2 tar.zst", "tar.bz2"])
+def test_every_source_gives_the_same_bytes(tmp_path, real_patches, forms, form, bands):
+    chosen = names_of(real_patches)[::-1][:5]  # an order of its own, and not all
+    (tmp_path / "list.csv").write_text("\n".join(chosen))
+    store = bigearthnet_store(forms[form], tmp_path / "store", tmp_path / "list.csv", bands=bands)
+    assert store.names.tolist() == chosen
+    expected = [plainly_read(real_patches / name, RGB if bands == "rgb" else ALL_BANDS) for name in chosen]
+    if bands == "rgb":
+        expected = [(image / 2750.0 * 255).clip(0, 255).astype(np.uint8) for image in expected]
+    np.testing.assert_array_equal(store.images, expected)
+    reference = bigearthnet_store(forms["v1 folders"], tmp_path / "reference", tmp_path / "list.csv", bands=bands)
+    assert contents(store) == contents(reference)
+
+
+def plainly_read(folder, bands):
+    """The obvious way: GDAL, one band after another, each enlarged to 120 pixels by GDAL's nearest."""
+    layers = []
+    for band in bands:
+        with rasterio.open(folder / f"{folder.name}_{band}.tif") as file:
+            layers.append(file.read(1, out_shape=(120, 120)))
+    return np.stack(layers, -1)
+
+
+@pytest.mark.parametrize("form", ["v1 folders", "v2 tar.zst"])
+def test_without_a_list_all_patches_come_by_name(tmp_path, real_patches, forms, form):
+    assert bigearthnet_store(forms[form], tmp_path / "store").names.tolist() == names_of(real_patches)
+
+
+@pytest.mark.parametrize("form", ["v2 folders", "v2 tar.zst"])
+def test_the_metadata_of_v2_chooses_split_and_excludes_what_it_flags(tmp_path, real_patches, forms, form, capsys):
+    names = names_of(real_patches)
+    table = pd.DataFrame({
+        "patch_id": names, "labels": [["Pastures"]] * 6, "split": ["train"] * 4 + ["validation", "test"],
+        "country": ["Ireland", "Portugal", "Ireland", "Ireland", "Finland", "Finland"],
+        "contains_seasonal_snow": [False, False, True, False, False, False],
+        "contains_cloud_or_shadow": [False] * 6,
+    })  # fmt: skip
+    table.iloc[::-1].to_parquet(tmp_path / "metadata.parquet")  # its order is the store's
+    where = {"metadata": tmp_path / "metadata.parquet"}
+    store = bigearthnet_store(forms[form], tmp_path / "train", "train", **where)
+    assert store.names.tolist() == [names[3], names[1], names[0]]
+    assert store.meta["counts"] == {
+        "listed": 4, "contains_seasonal_snow": 1, "contains_cloud_or_shadow": 0, "absent": 0, "unreadable": 0
+    }  # fmt: skip
+    assert "3 patches stored = 4 listed − 1 contains_seasonal_snow; officially 269,695" in capsys.readouterr().out
+    assert bigearthnet_store(forms[form], tmp_path / "val", "val", **where).names.tolist() == [names[4]]
+    irish = bigearthnet_store(forms[form], tmp_path / "ie", "train", **where, countries=["Ireland"])
+    assert irish.names.tolist() == [names[3], names[0]] and irish.meta["counts"]["other countries"] == 1
+    with pytest.raises(DataError, match=r"no split 'trian'.*'test', 'train', 'validation'"):
+        bigearthnet_store(forms[form], tmp_path / "typo", "trian", **where)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, r"metadata .* is missing\. SETUP\.md"),
+        (b"PAR1 and then nothing", r"metadata .* cannot be read .*download it again"),
+        (b"a,b\n1,2\n", "no column 'patch_id' in"),
+    ],
+)
+def test_metadata_that_is_missing_damaged_or_of_something_else_is_told(tmp_path, real_patches, content, told):
+    file = tmp_path / ("metadata.csv" if content and b"," in content else "metadata.parquet")
+    if content:
+        file.write_bytes(content)
+    with pytest.raises(DataError, match=told):
+        bigearthnet_store(real_patches, tmp_path / "store", "train", metadata=file)
+
+
+def test_the_source_is_detected_said_in_one_line_and_overridable(tmp_path, forms, capsys):
+    said = {}
+    for form, root in forms.items():
+        bigearthnet_store(root, tmp_path / form)
+        (said[form],) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("BigEarthNet from")]
+    assert "BigEarthNet-S2-Example (patch folders)" in said["v1 folders"]
+    assert "BigEarthNet-S2 (patch folders in tile folders)" in said["v2 folders"]
+    assert all("archive, streamed without extracting" in said[form] for form in ("tar", "v1 tar.gz", "v2 tar.zst"))
+    with pytest.raises(DataError, match=r"6 of 6 patches unreadable.*is missing"):
+        bigearthnet_store(forms["v1 folders"], tmp_path / "wrong", layout="tiles", split=listed(tmp_path, forms))
+    with pytest.raises(DataError, match="holds no patches: expected"):
+        (tmp_path / "empty" / "x").mkdir(parents=True)
+        detect(tmp_path / "empty")
+
+
+def listed(tmp_path, forms):
+    (tmp_path / "list.csv").write_text("\n".join(names_of(forms["v1 folders"])))
+    return tmp_path / "list.csv"
+
+
+def test_an_archive_leaves_nothing_on_disk_but_the_store(tmp_path, forms):
+    bigearthnet_store(forms["v1 tar.gz"], tmp_path / "stores/store")
+    assert names_of(tmp_path / "stores") == ["store"]
+    assert names_of(tmp_path / "stores/store") == ["images.npy", "index.csv", "meta.json"]
+
+
+@pytest.mark.parametrize("form", ["tar", "v1 tar.gz", "v2 tar.zst", "tar.bz2"])
+@pytest.mark.parametrize("keep", [0.3, 0.9])
+def test_a_cut_archive_is_refused_and_a_whole_one_continues(tmp_path, forms, form, keep):
+    archive = tmp_path / forms[form].name
+    archive.write_bytes(forms[form].read_bytes()[: int(keep * forms[form].stat().st_size)])
+    with pytest.raises(DataError, match=r"is damaged or cut off after .*checksum"):
+        bigearthnet_store(archive, tmp_path / "store", listed(tmp_path, forms))
+    assert not (tmp_path / "store").exists()
+    shutil.copy(forms[form], archive)
+    store = bigearthnet_store(archive, tmp_path / "store", listed(tmp_path, forms))
+    assert contents(store) == contents(bigearthnet_store(archive, tmp_path / "again", listed(tmp_path, forms)))
+
+
+# Selection
+
+
+def test_lists_exclusions_months_and_fractions_are_counted(tmp_path, real_patches, capsys):
+    names = names_of(real_patches)
+    (tmp_path / "train.csv").write_text("".join(f"{name},S1A_x\n" for name in names))
+    (tmp_path / "snow.csv").write_text(f"{names[0]}\n")
+    pd.Series(names[1:2]).to_csv(tmp_path / "clouds.csv.bz2", index=False, header=False)
+    lists = [tmp_path / "snow.csv", tmp_path / "clouds.csv.bz2"]
+    store = bigearthnet_store(real_patches, tmp_path / "clear", tmp_path / "train.csv", exclude=lists)
+    assert store.names.tolist() == names[2:]
+    told = "4 patches stored = 6 listed − 2 on exclusion lists; officially 269,695, of which 269,689 were not listed"
+    assert told in capsys.readouterr().out
+
+    month = int(names[-1].split("_")[2][4:6])
+    store = bigearthnet_store(real_patches, tmp_path / "month", months=[month])
+    assert store.names.tolist() == [name for name in names if f"_2017{month:02}" in name or f"_2018{month:02}" in name]
+
+    halves = [bigearthnet_store(real_patches, tmp_path / f"half{i}", fraction=0.5, seed=i // 2).names for i in range(4)]
+    assert all(len(half) == 3 and list(half) == sorted(half) for half in halves)
+    assert list(halves[0]) == list(halves[1]) != list(halves[2])
+    with pytest.raises(DataError, match=r"no patches to read .*6 listed, 6 other months"):
+        bigearthnet_store(real_patches, tmp_path / "none", months=[13])
+
+
+def test_countries_of_v1_come_from_the_table_of_bigearthnet_common(tmp_path, real_patches, real_archive):
+    table = pd.read_csv(real_archive.with_name("s1_s2_name_country_season.csv.bz2"))
+    assert len(table) == OFFICIAL["v1"][None]
+    table = table[table["s2_name"].isin(names_of(real_patches))]  # the whole takes seconds to read
+    table.to_csv(tmp_path / "countries.csv.bz2", index=False)
+    expected = sorted(table["s2_name"][table["country"] == "Ireland"])
+    where = {"metadata": tmp_path / "countries.csv.bz2", "countries": ["Ireland"]}
+    store = bigearthnet_store(real_patches, tmp_path / "store", listed(tmp_path, {"v1 folders": real_patches}), **where)
+    assert store.names.tolist() == expected and 0 < len(expected) < 6
+    with pytest.raises(DataError, match="no column 'country'"):
+        bigearthnet_store(real_patches, tmp_path / "other", countries=["Ireland"])
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_the_official_lists_have_the_official_counts(real_archive, split):
+    names = read_list(real_archive.with_name(f"{split}.csv.bz2"))
+    assert len(names) == names.nunique() == OFFICIAL["v1"][split]
+
+
+def test_the_account_explains_every_difference():
+    assert account({"listed": 10, "absent": 0}, 10) == "10 patches stored = 10 listed (the official number)"
+    assert account({"listed": 9, "absent": 2, "unreadable": 1}, 10) == (
+        "6 patches stored = 9 listed − 2 absent − 1 unreadable; officially 10, of which 1 were not listed"
+    )
+
+
+# Bands
+
+
+def test_twelve_bands_keep_their_numbers_and_are_repeated_to_10_m(real_patches):
+    folder = real_patches / names_of(real_patches)[0]
+    image = read_patch(folder, None, ALL_BANDS, None)
+    assert image.shape == (120, 120, 12) and image.dtype == np.uint16
+    for layer, band in enumerate(ALL_BANDS):
+        with rasterio.open(folder / f"{folder.name}_{band}.tif") as file:
+            assert file.width == PIXELS[band]
+            np.testing.assert_array_equal(image[:: 120 // PIXELS[band], :: 120 // PIXELS[band], layer], file.read(1))
+    np.testing.assert_array_equal(as_rgb(image), read_rgb(folder))
+
+
+def test_percentiles_span_the_patch_and_keep_its_colours(real_patches):
+    folder = real_patches / names_of(real_patches)[0]
+    image, plain = read_rgb(folder, "percentile"), plainly_read(folder, RGB)
+    low, high = np.percentile(plain, (2, 98))
+    np.testing.assert_array_equal(image, ((plain - low) / (high - low) * 255).clip(0, 255).astype(np.uint8))
+    assert np.percentile(image, (1, 99)).tolist() == [0, 255]
+
+
+def test_meta_names_bands_stretch_and_resampling(tmp_path, real_patches):
+    rgb = bigearthnet_store(real_patches, tmp_path / "rgb", stretch="percentile").meta
+    every = bigearthnet_store(real_patches, tmp_path / "all", bands="all").meta
+    assert (rgb["kind"], rgb["bands"], rgb["stretch"]) == ("bigearthnet-v1-rgb", list(RGB), "percentile")
+    assert (every["kind"], every["bands"], every["resampling"]) == ("bigearthnet-v1-all", list(ALL_BANDS), "nearest")
+    assert "stretch" not in every and every["shape"] == [6, 120, 120, 12]
+
+
+@pytest.mark.parametrize("wrong", [{"stretch": 0}, {"stretch": "auto"}, {"bands": "nir"}, {"fraction": 0}])
+def test_settings_that_make_no_sense_are_refused(tmp_path, real_patches, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        bigearthnet_store(real_patches, tmp_path / "store", **wrong)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compress": "deflate"},
+        {"tiled": True, "blockxsize": 16, "blockysize": 16},
+        {"nodata": 65535},
+        {"endianness": "big"},
+        {"predictor": 2, "compress": "lzw"},
+    ],
+)
+def test_geotiffs_written_otherwise_are_read_too(tmp_path, write_patch, write_band, options):
+    band = np.random.default_rng(0).integers(0, 3000, (120, 120), dtype=np.uint16)
+    folder = write_patch(tmp_path, "S2A_x_1_2")
+    write_band(folder / "S2A_x_1_2_B03.tif", band, **options)
+    np.testing.assert_array_equal(read_patch(folder, None, ("B03",), None)[..., 0], band)
+
+
+# Corruption
+
+
+@pytest.fixture
+def broken(tmp_path, real_patches, write_band):
+    """Copies of real patches, each broken in its own way: folder, list, and the reason expected for each."""
+    root = tmp_path / "BigEarthNet-v1.0"
+    sources = names_of(real_patches)
+    reasons = {}
+
+    def patch(kind, reason):
+        name = f"S2A_MSIL2A_20170613T101031_{len(reasons)}_{kind.replace(' ', '')}"
+        source = real_patches / sources[len(reasons) % 6]
+        for file in source.iterdir():
+            (root / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, root / name / file.name.replace(source.name, name))
+        reasons[name] = reason and f"{name}{reason}"
+        return root / name / f"{name}_B03.tif"
+
+    patch("whole", None)
+    file = patch("truncated", r"_B03\.tif cannot be read")
+    file.write_bytes(file.read_bytes()[:20000])
+    patch("zero bytes", r"_B03\.tif cannot be read \(0 bytes\)").write_bytes(b"")
+    patch("zeros", r"_B03\.tif cannot be read").write_bytes(bytes(29192))
+    write_band(patch("size", r"_B03\.tif: expected 1 band of 120×120, got 1 of 60×60"), np.ones((60, 60), np.uint16))
+    patch("missing band", r"_B03\.tif is missing").unlink()
+    write_band(patch("dtype", r"_B03\.tif: expected uint16 .* got float32"), np.ones((120, 120), np.float32))
+    write_band(patch("two bands", r"_B03\.tif: expected 1 band"), np.ones((2, 120, 120), np.uint16))
+    write_band(patch("nodata", r"_B03\.tif holds 14400 pixels of nodata"), np.zeros((120, 120), np.uint16), nodata=0)
+    file = patch("json", "_labels_metadata.json is not JSON")
+    next(file.parent.glob("*.json")).write_text('{"labels": ["Past')
+    shutil.rmtree(patch("absent", " is missing: listed, but").parent)
+    patch("also whole", None)
+    names = list(reasons)
+    (tmp_path / "train.csv").write_text("\n".join([*names, names[0]]))  # the first a second time
+    return root, tmp_path / "train.csv", reasons
+
+
+@pytest.mark.parametrize("form", ["folders", "archive"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_kind_of_damage_is_reported_and_left_out(tmp_path, broken, form, workers):
+    root, split, reasons = broken
+    root = packed(root, tmp_path / "v1.tar.gz") if form == "archive" else root
+    store = bigearthnet_store(root, tmp_path / "store", split, max_unreadable=1.0, workers=workers)
+    report = pd.read_csv(tmp_path / "store-unreadable.csv")
+    assert report["name"].tolist() == [name for name, reason in reasons.items() if reason] + [next(iter(reasons))]
+    *found, twice = report["reason"]
+    for reason, told in zip(filter(None, reasons.values()), found, strict=True):
+        assert pd.Series(told).str.contains(reason)[0], told
+    assert "listed more than once" in twice
+    whole = [name for name, reason in reasons.items() if not reason]
+    assert store.names.tolist() == whole
+    np.testing.assert_array_equal(store.images, [read_rgb(broken[0] / name) for name in whole])
+    assert store.meta["counts"] == {"listed": 13, "absent": 1, "unreadable": 10}
+
+
+def test_a_patch_twice_in_an_archive_is_left_out(tmp_path, real_patches):
+    names = names_of(real_patches)
+    with tarfile.open(tmp_path / "v1.tar", "w") as tar:
+        for name in [*names, names[2]]:
+            tar.add(real_patches / name, f"v1/{name}")
+        tar.add(real_patches / names[0], f"v1/{names[0]}")
+    (tmp_path / "list.csv").write_text("\n".join([*names, "S2A_MSIL2A_20170613T101031_0_0"]))
+    store = bigearthnet_store(tmp_path / "v1.tar", tmp_path / "store", tmp_path / "list.csv", max_unreadable=0.5)
+    assert store.names.tolist() == [names[1], *names[3:]]
+    report = pd.read_csv(tmp_path / "store-unreadable.csv").set_index("name")["reason"]
+    assert all("v1.tar more than once" in report[name] for name in (names[0], names[2]))
+    assert "nowhere in the archive" in report["S2A_MSIL2A_20170613T101031_0_0"]
+
+
+def test_it_stops_before_reading_everything_when_the_data_is_bad(tmp_path, real_patches):
+    many = many_patches(tmp_path / "many", real_patches)
+    for folder in sorted(many.iterdir())[:40]:
+        next(folder.glob("*_B04.tif")).unlink()
+    with pytest.raises(DataError, match=r"40 of 2000 patches unreadable.*More than 0\.5%"):
+        bigearthnet_store(many, tmp_path / "store", max_unreadable=0.005, workers=1)
+    done = (tmp_path / "store.building/done.txt").read_text().split()
+    assert len(done) == 24  # the rest of the first chunk: kept for when the data is mended
+
+
+# Kills and other accidents
+
+
+def many_patches(root, real_patches):
+    """2,000 patch folders of real files under other names (hard links: nothing is copied), RGB and JSON."""
+    sources = [real_patches / name for name in names_of(real_patches)]
+    for n in range(2000):
+        source, name = sources[n % 6], f"S2A_MSIL2A_20170613T101031_{n // 75}_{n % 75}"
+        (root / name).mkdir(parents=True)
+        for suffix in ("B02.tif", "B03.tif", "B04.tif", "labels_metadata.json"):
+            os.link(source / f"{source.name}_{suffix}", root / name / f"{name}_{suffix}")
+    for n in (3, 700, 1999):  # and some that have to be closed up at the end
+        name = f"S2A_MSIL2A_20170613T101031_{n // 75}_{n % 75}"
+        (root / name / f"{name}_B02.tif").unlink()
+    return root
+
+
+@pytest.fixture(scope="module")
+def many(real_patches, tmp_path_factory):
+    """Those; only to be read."""
+    return many_patches(tmp_path_factory.mktemp("many"), real_patches)
+
+
+@pytest.fixture(scope="module")
+def whole(many, tmp_path_factory):
+    """The store of an undisturbed build of them."""
+    return bigearthnet_store(many, tmp_path_factory.mktemp("stores") / "whole", workers=1)
+
+
+def test_twenty_kills_in_one_ingestion_change_nothing(tmp_path, many, whole):
+    rng, done, progress = np.random.default_rng(0), tmp_path / "killed.building/done.txt", [0]
+    for kill in range(20):
+        process = killable.start(killable.build_slowly, many, tmp_path / "killed")
+        while kill % 4 and process.is_alive() and lines(done) == progress[-1]:
+            time.sleep(0.001)  # three of four kills hit the reading, wherever it is; the others its start
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        progress.append(lines(done))
+    assert progress == sorted(progress) and len(set(progress)) >= 15 and progress[-1] < 2000
+    killed = bigearthnet_store(many, tmp_path / "killed", workers=1)
+    assert killed.meta["sha256"] == whole.meta["sha256"] and contents(killed) == contents(whole)
+    assert names_of(tmp_path) == ["killed", "killed-unreadable.csv"]
+
+
+def lines(file):
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+@pytest.mark.parametrize("write", [0, 1000, 1997, 1998, 3000])
+def test_a_kill_in_the_middle_of_a_write_changes_nothing(tmp_path, many, whole, write):
+    # 1,997 writes to read, then more to close up
+    process = killable.start(killable.build_and_die, many, tmp_path / "killed", write)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert contents(bigearthnet_store(many, tmp_path / "killed", workers=1)) == contents(whole)
+
+
+def test_a_killed_command_takes_its_reading_processes_along_and_continues(tmp_path, many, whole, command):
+    run = {**command("src.data.bigearthnet", many, tmp_path / "store", "--workers", "2"), "stdout": subprocess.DEVNULL}
+    process = subprocess.Popen(**run, stderr=subprocess.DEVNULL)
+    images = tmp_path / "store.building/store/images.npy"
+    while not (images.exists() and images.stat().st_blocks > 100):  # the readers are at work
+        assert process.poll() is None
+        time.sleep(0.005)
+    readers = [pid for pid in os.listdir("/proc") if pid.isdigit() and parent_of(pid) == process.pid]
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 10
+    while any(parent_of(pid) is not None and b"spawn_main" in cmdline(pid) for pid in readers):
+        assert time.monotonic() < until, "reading processes outlive their parent"
+        time.sleep(0.02)
+    assert len(readers) >= 2
+    assert subprocess.run(**run, stderr=subprocess.DEVNULL, timeout=60, check=False).returncode == 0
+    assert contents(PatchStore.open(tmp_path / "store")) == contents(whole)
+
+
+def parent_of(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def cmdline(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "Make room on that disk"),
+                                                (errno.EACCES, "Change its permissions")])  # fmt: skip
+def test_a_failing_disk_says_what_to_do_and_the_next_start_goes_on(tmp_path, many, whole, monkeypatch, number, remedy):
+    pwrite = os.pwrite
+
+    def failing(file, data, at):
+        if at > 1000 * 43200:
+            raise OSError(number, os.strerror(number))
+        return pwrite(file, data[:1000], at)  # a full disk takes a part first
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match=rf"{remedy}, then run again.*store\.building"):
+        patch.setattr(os, "pwrite", failing)
+        bigearthnet_store(many, tmp_path / "store", workers=1)
+    assert len((tmp_path / "store.building/done.txt").read_text().split()) >= 900
+    assert contents(bigearthnet_store(many, tmp_path / "store", workers=1)) == contents(whole)
+
+
+def test_too_little_room_is_told_before_anything_is_read(tmp_path, many, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    with pytest.raises(DataError, match=r"0\.09 GB needed, 0\.00 GB free.*Make room"):
+        bigearthnet_store(many, tmp_path / "store")
+
+
+def test_two_builds_of_one_store_do_not_meet(tmp_path, many):
+    process = killable.start(killable.build_slowly, many, tmp_path / "store")
+    while not (tmp_path / "store.building/done.txt").exists():
+        time.sleep(0.001)
+    with pytest.raises(DataError, match="another process is building this store"):
+        bigearthnet_store(many, tmp_path / "store")
+    process.join()
+    assert process.exitcode == 0 and len(PatchStore.open(tmp_path / "store")) == 1997
+
+
+def test_a_build_does_not_go_on_with_other_settings(tmp_path, many):
+    process = killable.start(killable.build_slowly, many, tmp_path / "store")
+    while not (tmp_path / "store.building/done.txt").exists():
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    with pytest.raises(DataError, match=r"was begun otherwise \(.*stretch was 2750\.0, now 10000"):
+        bigearthnet_store(many, tmp_path / "store", stretch=10000)
+
+
+def test_a_build_begun_from_the_archive_is_finished_from_the_folders(tmp_path, real_patches, forms):
+    archive = tmp_path / "cut.tar"
+    archive.write_bytes(forms["tar"].read_bytes()[: int(0.6 * forms["tar"].stat().st_size)])
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match="cut off"):
+        patch.setattr(ingest, "CHUNK", 1)
+        bigearthnet_store(archive, tmp_path / "store", listed(tmp_path, forms))
+    assert 0 < lines(tmp_path / "store.building/done.txt") < 6
+    store = bigearthnet_store(real_patches, tmp_path / "store", listed(tmp_path, forms))
+    assert contents(store) == contents(bigearthnet_store(real_patches, tmp_path / "x", listed(tmp_path, forms)))
+
+
+def test_rows_said_to_be_done_are_read_again_when_their_pixels_are_gone(tmp_path, many, whole):
+    with pytest.raises(DataError, match="3 of 2000"):
+        bigearthnet_store(many, tmp_path / "store", max_unreadable=0.001, workers=1)
+    (tmp_path / "store.building/store/images.npy").unlink()
+    store = bigearthnet_store(many, tmp_path / "store", workers=1)
+    assert contents(store) == contents(whole)
+
+
+def test_mended_data_is_taken_up_and_the_old_report_goes(tmp_path, real_patches):
+    many = many_patches(tmp_path / "many", real_patches)
+    name = "S2A_MSIL2A_20170613T101031_0_3"
+    with pytest.raises(DataError, match="3 of 2000"):
+        bigearthnet_store(many, tmp_path / "store", max_unreadable=0.001, workers=1)
+    for folder in many.iterdir():
+        if not (folder / f"{folder.name}_B02.tif").exists():
+            shutil.copy(folder / f"{folder.name}_B03.tif", folder / f"{folder.name}_B02.tif")
+    store = bigearthnet_store(many, tmp_path / "store", max_unreadable=0.001, workers=1)
+    assert len(store) == 2000 and name in store.names and not (tmp_path / "store-unreadable.csv").exists()
+
+
+def test_the_checksum_is_of_the_pixels_alone(tmp_path, real_patches):
+    import hashlib
+
+    store = bigearthnet_store(real_patches, tmp_path / "store")
+    assert store.about["sha256"] == hashlib.sha256(np.asarray(store.images).tobytes()).hexdigest()
+    written = PatchStore.write(tmp_path / "other", zip(store.names, [None] * 6, store.images, strict=True), {})
+    assert written.meta["sha256"] == store.meta["sha256"]
+    assert json.loads((store.path / "meta.json").read_text())["shape"] == [6, 120, 120, 3]
