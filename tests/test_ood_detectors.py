@@ -1,5 +1,7 @@
 """Every detector against pytorch-ood, by hand, on a closed form, on a separable toy, and on broken input."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -335,3 +337,9 @@ def test_the_table_names_every_detector_with_its_paper():
     assert set(table["needs"]) == {"MC samples", "logits", "features", "gradients", "pixels"}
     papers = table.drop("pixel statistics (no network)")["paper"]
     assert papers.str.contains(r"(?:19|20)\d\d").all()
+
+
+def test_the_readme_shows_every_detector_as_the_code_has_it():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for row in detector_table().reset_index().itertuples(index=False):
+        assert f"| {' | '.join(row)} |\n" in readme
