@@ -196,7 +196,7 @@ class _Building:
         if failures:
             self._close_up(keep)
         with open(self.file.with_name("index.csv"), "w", newline="") as file:
-            csv.writer(file).writerows([["name", "label"], *([self.names[row], ""] for row in keep)])
+            csv.writer(file).writerows(itertools.chain([("name", "label")], ((self.names[row], "") for row in keep)))
         write_meta(self.file.parent, meta, [len(keep), *self.like.shape], self._checksum())
         return self.file.parent
 
@@ -219,7 +219,7 @@ class _Building:
         digest = hashlib.sha256()
         with open(self.file, "rb") as file:
             file.seek(self.offset)
-            while block := file.read(1 << 23):
+            while block := file.read(1 << 20):
                 digest.update(block)
             os.fsync(file.fileno())
         return digest.hexdigest()
