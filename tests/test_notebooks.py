@@ -80,7 +80,7 @@ def workspace(tmp_path_factory):
             "PRETRAINED": ["best_contrastive_model_1Ep.pth"]}  # fmt: skip
     stages = [
         {"04": {**pretrain, "IMAGE_SIZE": 16}, "03": {**pretrain, "IMAGE_SIZE": 16},
-         "02": {"EPOCHS": 2, "BATCH_SIZE": 100, "PROBE_EVERY": 1}, "01": pretrain},
+         "02": {"EPOCHS": 2, "BATCH_SIZE": 100, "PROBE_EVERY": 1}, "01": {**pretrain, "BANDS": "all"}},
         {"07": {**tune, "IMAGE_SIZE": 16}, "06": {**tune, "IMAGE_SIZE": 16},
          "05": {**tune, "PRETRAINED": ["best_contrastive_model_2Ep.pth"], "PHASES": [1, 1, 1]}},
         {"08": {}},
@@ -93,14 +93,22 @@ def workspace(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("encoder", "epochs", "batch_size"),
-    [("custom_cnn", 2, 100), ("custom_cnn", 1, 200), ("resnet50", 1, 200), ("vit_b_16", 1, 200)],
+    ("encoder", "folder", "epochs", "batch_size", "data"),
+    [
+        ("custom_cnn", "", 2, 100, "bigearthnet-v1-rgb"),
+        ("custom_cnn", "12bands", 1, 200, "bigearthnet-v1-all"),
+        ("resnet50", "", 1, 200, "bigearthnet-v1-rgb"),
+        ("vit_b_16", "", 1, 200, "bigearthnet-v1-rgb"),
+    ],
 )
-def test_pretraining_leaves_checkpoints_with_the_right_names_that_load(workspace, encoder, epochs, batch_size):
-    models = open_profile("demo", workspace, encoder).models
+def test_pretraining_leaves_checkpoints_with_the_right_names_that_load(
+    workspace, encoder, folder, epochs, batch_size, data
+):
+    models = open_profile("demo", workspace, encoder).models / folder
     assert len(list(models.glob(f"best_contrastive_model_{epochs}Ep_{batch_size}BS_Loss*_*_*.pth"))) == 1
     _, about = load_encoder(models / f"best_contrastive_model_{epochs}Ep.pth", expect=encoder)
-    assert about["data"]["kind"] == "bigearthnet-v1-rgb" and len(about["data"]["sha256"]) == 64
+    assert about["data"]["kind"] == data and len(about["data"]["sha256"]) == 64
+    assert about["config"]["in_channels"] == (12 if folder else 3)
     history = json.loads((models / f"last_contrastive_model_{epochs}Ep.json").read_text())["history"]
     assert [row["epoch"] for row in history] == list(range(epochs + 1))
 
@@ -131,7 +139,7 @@ def test_results_table_holds_both_arms_and_every_score(workspace):
 def test_every_figure_is_there_and_projections_keep_their_coordinates(workspace):
     figures = workspace / "umap_visualizations/demo"
     expected = {"comparison_umap_before_after", "comparison_msp_both_ways"}
-    for run_name in ("custom_cnn_1ep", "custom_cnn_2ep", "resnet50_1ep", "vit_b_16_1ep"):
+    for run_name in ("custom_cnn_1ep_12bands", "custom_cnn_2ep", "resnet50_1ep", "vit_b_16_1ep"):
         expected |= {f"{run_name}_{name}" for name in
                      ("view_pairs", "curves", "umap_before_after", "class_boundaries", "class_centroids")}  # fmt: skip
     for encoder in ENCODERS:
