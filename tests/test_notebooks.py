@@ -31,7 +31,7 @@ def test_committed_clean_with_parameters_first_and_no_logic_of_its_own(path):
     cells = code_cells(path)
     assert cells[0].metadata.tags == ["parameters"]
     assert all(not cell.outputs and cell.execution_count is None for cell in cells)
-    assert max(len(cell.source.splitlines()) for cell in cells) <= 16
+    assert max(len(cell.source.splitlines()) for cell in cells[1:]) <= 16  # the list of parameters may be long
     assert not any(
         isinstance(node, (ast.FunctionDef, ast.ClassDef)) for cell in cells for node in ast.walk(ast.parse(cell.source))
     )
