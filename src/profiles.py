@@ -78,7 +78,7 @@ class Profile:
 
 # the demo's epochs: (long, short) pretraining, and the phases of fine-tuning; the two large networks get fewer
 _DEMO_EPOCHS = {
-    "custom_cnn": ((24, 8), (2, 2, 8)), "resnet50": ((6, 2), (1, 1, 4)), "vit_b_16": ((4, 2), (1, 1, 3)),
+    "custom_cnn": ((24, 8), (2, 2, 8)), "resnet50": ((4, 2), (1, 1, 3)), "vit_b_16": ((3, 1), (1, 1, 2)),
 }  # fmt: skip
 
 
