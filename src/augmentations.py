@@ -7,7 +7,6 @@ image*; each equals torchvision's functional transform of one image. `SimCLRAugm
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +15,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 REFLECTANCE = 10_000  # digital numbers of reflectance 1: the scale of uint16 images
 # Mean and deviation of reflectance in BigEarthNet-S2 v1, bands as src.data.patch.ALL_BANDS: measured over the whole set
-# by its authors (BAND_STATS_S2 of bigearthnet-common). `band_statistics` measures them for other data.
+# by its authors (BAND_STATS_S2 of bigearthnet-common).
 BANDS_MEAN = (0.0341, 0.0430, 0.0614, 0.0590, 0.0951, 0.1792, 0.2075, 0.2219, 0.2266, 0.2246, 0.1594, 0.1009)
 BANDS_STD = (0.0555, 0.0572, 0.0583, 0.0676, 0.0730, 0.1096, 0.1273, 0.1365, 0.1356, 0.1302, 0.1079, 0.0819)
 STATISTICS = {3: (IMAGENET_MEAN, IMAGENET_STD), 12: (BANDS_MEAN, BANDS_STD)}
@@ -48,19 +47,6 @@ def normalize(images: Tensor, mean: tuple[float, ...] | None = None, std: tuple[
         raise ValueError(f"{images.shape[1]}-channel images, but mean and std have {len(mean)} values: pass your own")
     mean_t, std_t = (images.new_tensor(v).view(1, -1, 1, 1) for v in (mean, std))
     return (images - mean_t) / std_t
-
-
-def band_statistics(images: np.ndarray, limit: int = 2000) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel in [0, 1], of (N, H, W, C) images, at most `limit` of them evenly spread.
-
-    For `mean` and `std` of SimCLRAugmentation and `prepare`, which must be given the same.
-    """
-    rows = np.unique(np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int))
-    chunks = [to_unit(torch.from_numpy(images[part])).double() for part in np.array_split(rows, -(-len(rows) // 100))]
-    sums, squares = (sum((x**k).sum((0, 1, 2)) for x in chunks) for k in (1, 2))
-    n = sum(x[..., 0].numel() for x in chunks)
-    mean = sums / n
-    return tuple(mean.tolist()), tuple((squares / n - mean**2).sqrt().tolist())
 
 
 def _resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:

@@ -549,16 +549,8 @@ def test_colour_operations_on_twelve_bands_name_the_spectral_ones():
         SimCLRAugmentation()(reflectances(), rng())
 
 
-def test_band_statistics_are_those_of_the_pixels():
-    x = reflectances(7).permute(0, 2, 3, 1).numpy()
-    mean, std = A.band_statistics(x)
-    unit = (x / 10000).clip(max=1)
-    np.testing.assert_allclose(mean, unit.mean((0, 1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(std, unit.std((0, 1, 2)), rtol=1e-5)
-
-
 def test_the_statistics_of_bigearthnet_are_those_of_real_patches(real_patches):
     images = np.stack([read_patch(folder, None, ALL_BANDS, None) for folder in sorted(real_patches.iterdir())])
-    mean, _ = A.band_statistics(images)
+    mean = (images / A.REFLECTANCE).clip(max=1).mean((0, 1, 2))
     assert np.corrcoef(mean, A.BANDS_MEAN)[0, 1] > 0.9  # six patches only, but in the right order and scale
     assert 0.3 < np.mean(mean) / np.mean(A.BANDS_MEAN) < 3
