@@ -184,20 +184,24 @@ def both_readings(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(runs: pd.DataFrame, base: str, other: str) -> pd.DataFrame:
-    """`other` − `base` for every encoder, as text: the study's, and ours paired by seed and fine-tuning length.
+    """`other` − `base` as text, for every encoder of which the study or we have both; none is an empty table.
 
-    Pairing by length keeps a short run from being compared with a long one; phases add up to the same number.
+    Ours are paired by seed and by fine-tuning length, so that a short run is not compared with a long one; phases add
+    up to the length from scratch.
     """
     rows = {}
     for encoder in ENCODER_NAMES.values():
         ours = [_paired(runs[runs["encoder"] == encoder], name) for name in (base, other)]
         theirs = [STUDY[STUDY.index == (encoder, name)].reset_index(drop=True) for name in (base, other)]
-        rows[encoder, f"{other} − {base}"] = {
+        row = {
             (title, who): _told(second[metric] - first[metric], _digits(metric), absent, "+")
             for metric, title in METRICS.items()
             for who, (first, second), absent in (("study", theirs, NOT_IN_STUDY), ("ours", ours, MISSING))
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["encoder", "difference"])
+        if not {*row.values()} <= {NOT_IN_STUDY, MISSING}:  # a pair that neither has says nothing
+            rows[encoder, f"{other} − {base}"] = row
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.rename_axis(["encoder", "difference"]) if rows else table
 
 
 def _paired(runs: pd.DataFrame, configuration: str) -> pd.DataFrame:
