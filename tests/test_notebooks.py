@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,10 +62,7 @@ def run(name: str, workspace: Path, **parameters) -> None:
     """One notebook in the demo profile, in a process of its own with one thread, as papermill's command line has it."""
     (path,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
     parameters = {"PROFILE": "demo", "WORKSPACE": str(workspace), **parameters}
-    papermill.execute_notebook(
-        path, workspace / f"{name}.ipynb", parameters, kernel_name="python3", progress_bar=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    papermill.execute_notebook(path, workspace / f"{name}.ipynb", parameters, kernel_name="python3", progress_bar=False)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +81,9 @@ def workspace(tmp_path_factory):
          "05": {**tune, "PRETRAINED": ["best_contrastive_model_2Ep.pth"], "PHASES": [1, 1, 1]}},
         {"08": {}},
     ]  # fmt: skip
-    with ThreadPoolExecutor(2) as pool:
+    # kernels get this process's environment: two of them with a thread each, not two fighting for both cores
+    with pytest.MonkeyPatch.context() as environment, ThreadPoolExecutor(2) as pool:
+        environment.setenv("OMP_NUM_THREADS", "1")
         for stage in stages:
             for done in [pool.submit(run, name, folder, **parameters) for name, parameters in stage.items()]:
                 done.result()
