@@ -146,17 +146,19 @@ def score_histograms(id_scores: pd.DataFrame, ood_scores: pd.DataFrame) -> Figur
 
 def roc(id_scores: pd.DataFrame, ood_scores: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """ROC curve of every score; `table` has its AUROC with interval (columns value, low, high)."""
-    figure, axes = _axes(1, 1, 4.8, 4.4)
+    figure, axes = _axes(1, 1, 8.2, 4.4)
     axis = axes[0, 0]
     is_ood = np.repeat([0, 1], [len(id_scores), len(ood_scores)])
     for name in id_scores:
         false, true, _ = roc_curve(is_ood, np.concatenate([id_scores[name], ood_scores[name]]))
         area = table.loc[name]
         label = f"{SCORE_NAMES.get(name, name)}: {area['value']:.3f} [{area['low']:.3f}, {area['high']:.3f}]"
-        axis.plot(false, true, label=label, ls="--" if name == "pixel_mahalanobis" else "-")
+        control = {"ls": "--", "color": "k"} if name == "pixel_mahalanobis" else {}
+        axis.plot(false, true, label=label, **control)
     axis.plot([0, 1], [0, 1], color="0.7", lw=1)
     axis.set(xlabel="share of EuroSAT flagged", ylabel="share of UC Merced flagged", title="AUROC [95 % interval]")
-    axis.legend(fontsize=7, loc="lower right")
+    axis.set_aspect("equal")
+    figure.legend(fontsize=8, loc="outside right center", frameon=False)  # a dozen scores would cover the curves
     return figure
 
 
