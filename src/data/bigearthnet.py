@@ -136,7 +136,8 @@ def _listed(source: Folders | Archive, split: str | Path | None, table: pd.DataF
         return names
     if split is not None:
         return read_list(split)
-    return pd.Series(table.index if len(table) else source.names(), dtype=str)
+    # object: the strings themselves, and not a copy of each
+    return pd.Series(table.index if len(table) else source.names(), dtype=object)
 
 
 def read_list(file: str | Path) -> pd.Series:

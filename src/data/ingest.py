@@ -19,7 +19,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -44,7 +44,7 @@ Failures = dict[int, tuple[str, bool]]  # row → reason, and whether the patch 
 
 
 def build(
-    path: Path, names: list[str], tasks: Callable[[dict[str, int], Collection[int]], Iterable[Task]],
+    path: Path, names: list[str], tasks: Callable[[dict[str, int], np.ndarray], Iterable[Task]],
     decode: Callable[..., np.ndarray], like: np.ndarray, meta: dict[str, Any], notes: dict[str, Any],
     *, max_unreadable: float = 0.01, workers: int | None = None,
 ) -> PatchStore:  # fmt: skip
@@ -54,7 +54,7 @@ def build(
 
     Args:
         names: of the patches; a name that comes again counts as unreadable.
-        tasks: (name → row, rows to do) → tasks of `src.data.sources`.
+        tasks: (name → row, (N,) bool of rows to do) → tasks of `src.data.sources`.
         decode: (folder, files) → an image like `like`, or DataError; runs in other processes.
         meta: what decides the images; a build begun with another `meta` or other names is refused.
         notes: what else `meta.json` shall say; its "counts" get those of absent and unreadable patches added.
@@ -78,16 +78,18 @@ def build(
     try:
         with _Building(building, names, like, meta) as state:
             _report_file(path).unlink(missing_ok=True)  # of an earlier try: the data may have been mended since
-            todo = set(rows.values()) - state.done
+            todo = ~state.done
+            todo[list(failures)] = False
             work = ((decode, state.file, state.offset, chunk) for chunk in _chunks(tasks(rows, todo)))
-            with tqdm(total=len(names), initial=len(names) - len(todo), desc="reading", unit="patch") as bar:
+            with tqdm(total=len(names), initial=len(names) - int(todo.sum()), desc="reading", unit="patch") as bar:
                 for results in _map(_read_chunk, work, workers):
                     failures.update({row: failure for row, failure in results if failure})
                     state.add([row for row, failure in results if not failure])
                     bar.update(len(results))
                     _stop_if_too_many(path, names, failures, max_unreadable)
-            for row in todo - state.done - failures.keys():
-                failures[row] = (f"{names[row]} is missing: listed, but nowhere in the archive", True)
+            for row in np.flatnonzero(todo & ~state.done).tolist():
+                if row not in failures:
+                    failures[row] = (f"{names[row]} is missing: listed, but nowhere in the archive", True)
             _stop_if_too_many(path, names, failures, max_unreadable)
             if failures:
                 _report(path, names, failures)
@@ -135,7 +137,8 @@ class _Building:
         whole = text.rfind(b"\n") + 1  # a kill may have cut the last line
         self.log.truncate(whole)
         length = self.file.stat().st_size if self.file.exists() else 0
-        self.done = {row for row in map(int, text[:whole].split()) if self._end(row) <= length}
+        self.done = np.zeros(len(self.names), bool)
+        self.done[[row for row in map(int, text[:whole].split()) if self._end(row) <= length]] = True
         self.new: list[int] = []
         self.committed = time.monotonic()
         self._set_length(len(self.names))
@@ -173,9 +176,9 @@ class _Building:
         write_header(header, count, self.like.shape, self.like.dtype)
         return header.getvalue()
 
-    def add(self, rows: Collection[int]) -> None:
+    def add(self, rows: list[int]) -> None:
         """Note rows as written; now and then make that last."""
-        self.done.update(rows)
+        self.done[rows] = True
         self.new += rows
         if time.monotonic() - self.committed > COMMIT_SECONDS:
             self.commit()

@@ -9,11 +9,12 @@ import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import zstandard
 
 from src.data.patch import LABELS
@@ -76,10 +77,10 @@ class Folders:
         parents = _folders(self.root) if self.tiles else [self.root]
         return sorted(os.path.basename(folder) for parent in parents for folder in _folders(parent))
 
-    def tasks(self, rows: dict[str, int], todo: Collection[int], bands: Sequence[str]) -> Iterator[Task]:
-        """The patches still to do; they are read where they are decoded."""
+    def tasks(self, rows: dict[str, int], todo: np.ndarray, bands: Sequence[str]) -> Iterator[Task]:
+        """The patches still to do, (N,) bool by row; they are read where they are decoded."""
         for name, row in rows.items():
-            if row in todo:
+            if todo[row]:
                 tile = [name.rsplit("_", 2)[0]] if self.tiles else []
                 yield row, str(Path(self.root, *tile, name)), None
 
@@ -95,7 +96,7 @@ class Archive:
         """Every patch there is, sorted; takes a pass over the whole archive."""
         return sorted({patch for _, patch, _, _ in self._files(lambda *_: False)})
 
-    def tasks(self, rows: dict[str, int], todo: Collection[int], bands: Sequence[str]) -> Iterator[Task]:
+    def tasks(self, rows: dict[str, int], todo: np.ndarray, bands: Sequence[str]) -> Iterator[Task]:
         """The patches still to do as they come by, each with the bytes of its wanted files.
 
         A patch that comes by twice is an error: nobody knows which copy is meant. Ends when all were met.
@@ -111,7 +112,7 @@ class Archive:
             where = f"{self.root.name}/{folder}"
             if patch in seen or len(found) > len(dict(found)):
                 yield rows[patch], where, DataError(f"{where} is in {self.root.name} more than once: leave one copy")
-            elif rows[patch] in todo:
+            elif todo[rows[patch]]:
                 yield rows[patch], where, dict(found)
             seen.add(patch)
             if len(seen) == len(rows):

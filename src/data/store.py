@@ -66,7 +66,7 @@ class PatchStore:
         try:
             images = np.load(path / "images.npy", mmap_mode="c")
             index = pd.read_csv(
-                path / "index.csv", dtype={"name": str}, keep_default_na=False, na_values={"label": [""]}
+                path / "index.csv", dtype={"name": object}, keep_default_na=False, na_values={"label": [""]}
             )
             names, labels = index["name"].to_numpy(str), index["label"].astype(np.float64)
         except (OSError, EOFError, KeyError, ValueError) as error:
