@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 NOTEBOOKS = $(sort $(notdir $(wildcard notebooks/0[1-8]_*.ipynb)))
 
-.PHONY: help demo test lint clean data-eurosat data-eurosat-allbands data-ucmerced data-bigearthnet-v1 data-bigearthnet-v2
+.PHONY: help demo test soak lint clean data-eurosat data-eurosat-allbands data-ucmerced data-bigearthnet-v1 data-bigearthnet-v2
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-22s %s\n", $$1, $$2}'
 
@@ -19,6 +19,9 @@ demo: .venv/.demo ## set up, then run every notebook on made data (no download, 
 
 test: .venv/.dev ## set up, then run the tests
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+soak: .venv/.dev ## kill trainings of the study's size twenty times each: minutes
+	@SOAK=1 $(BIN)/python -m pytest tests/test_runs.py -k twenty_kills -s --durations=4
 
 lint: .venv/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check src tests

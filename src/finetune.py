@@ -1,6 +1,6 @@
 """Supervised fine-tuning with progressive unfreezing, and the from-scratch baseline it is compared with."""
 
-import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import nn
-from tqdm.auto import tqdm
+from torch import Tensor, nn
 
 from src import checkpoints
 from src.augmentations import random_dihedral
+from src.data.batches import batches, resident
 from src.data.eurosat import Split
 from src.encoders import Classifier, build_encoder
-from src.pretrain import cosine
+from src.loop import Progress, Row, Training, train
 from src.probes import embed, prepare
+from src.runs import Run, fingerprint, weights_fingerprint
 from src.runtime import Runtime, generator, pick, record, seed_of
 
 IMAGENET = "imagenet"  # in place of a pretraining checkpoint: timm's weights
@@ -126,6 +127,8 @@ def phase_table(model: Classifier, phases: tuple[int, int, int]) -> pd.DataFrame
 def finetune(
     images: np.ndarray, labels: np.ndarray, split: Split, classes: list[str], config: FinetuneConfig, out: str | Path,
     *, pretrained: str | Path | None = None, runtime: Runtime | None = None, data: dict[str, Any] | None = None,
+    runs: str | Path | None = None, resume: str | bool = "auto", save_minutes: float = 5.0,
+    save_steps: int | None = None,
 ) -> Finetuned:  # fmt: skip
     """Train a classifier on the training rows, select its epoch on val, and test it once.
 
@@ -138,12 +141,15 @@ def finetune(
         pretrained: pretraining checkpoint for the encoder, or `IMAGENET`; None starts from random weights.
         runtime: device and precision; None picks.
         data: description of the images, kept in the checkpoint.
+        runs, resume, save_minutes, save_steps: as in `src.pretrain.pretrain`; this run's folder is
+            `<encoder>_<from_scratch or what it starts from>_<epochs>ep_seed<seed>`.
 
     Raises:
         ValueError: a label outside the classes, a batch larger than the training set, or nothing to select on.
-        CheckpointError: the pretraining checkpoint is unusable or of another encoder.
+        CheckpointError: the pretraining checkpoint is unusable or of another encoder, or as `pretrain`.
         ConnectionError: the ImageNet weights could not be fetched.
         FloatingPointError: the loss is not finite.
+        Stopped: a signal came; the run is saved.
     """
     runtime = runtime or pick()
     if labels.min() < 0 or labels.max() >= len(classes):
@@ -153,39 +159,21 @@ def finetune(
     if not 1 <= config.batch_size <= len(split.train):
         raise ValueError(f"batch_size {config.batch_size} for {len(split.train)} training images: choose a smaller one")
     model = _build(config, len(classes), pretrained).to(runtime.device, memory_format=torch.channels_last)
-    # one group a stage from the first step: stages that open later find their Adam state where it belongs
-    groups = [{"params": list(stage.parameters())} for stage in model.stages]
-    optimizer = torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay)
-    targets = torch.as_tensor(labels[split.train])
-    train, val = images[split.train], images[split.val]
-
-    history, best = [], {"val_accuracy": -1.0}
-    steps = len(train) // config.batch_size
-    with tqdm(total=config.epochs * steps, unit="step", mininterval=1) as bar:
-        for epoch in range(config.epochs):
-            set_open(model, open_stages(epoch, config.phases, len(model.stages)))
-            row = _train_epoch(model, optimizer, train, targets, config, runtime, epoch, bar)
-            accuracy = float((embed(model, val, config.image_size, runtime).argmax(1) == labels[split.val]).mean())
-            history.append({"epoch": epoch + 1, "open": len(open_stages(epoch, config.phases, len(model.stages))),
-                            **row, "val_accuracy": accuracy})  # fmt: skip
-            if accuracy > best["val_accuracy"]:
-                best = {"epoch": epoch + 1, "val_accuracy": accuracy, "state": checkpoints.clean_state(model)}
-            bar.set_description(f"epoch {epoch + 1}/{config.epochs}")
-            bar.set_postfix_str(f"loss {row['loss']:.3f}, val {accuracy:.1%}, {row['images_per_s']:,.0f} images/s")
-
-    model.load_state_dict(best["state"])
-    logits = embed(model, images[split.test], config.image_size, runtime)
-    test_accuracy = float((logits.argmax(1) == labels[split.test]).mean())
     about = {
         "kind": "classifier", "config": asdict(config), "classes": list(classes), "data": data or {},
-        "pretrained": Path(pretrained).name if pretrained else None, "versions": record(runtime),
-        "epoch": best["epoch"], "history": history,
-        "metrics": {"val_accuracy": best["val_accuracy"], "test_accuracy": test_accuracy},
+        "pretrained": Path(pretrained).name if pretrained else None, "start": weights_fingerprint(model),
+        "images": fingerprint(images, labels, split.train, split.val, split.test), "versions": record(runtime),
     }  # fmt: skip
-    arm = "progressive_unfr" if pretrained else "from_scratch"
-    name = checkpoints.supervised_name(best["val_accuracy"], datetime.now(), arm)
-    file = checkpoints.save(Path(out) / name, {"classifier": best["state"]}, about)
-    return Finetuned(model.eval(), pd.DataFrame(history), best["val_accuracy"], test_accuracy, logits, file)
+    origin = Path(pretrained).stem if pretrained else "from_scratch"
+    folder = Path(runs or Path(out) / "runs") / f"{config.encoder}_{origin}_{config.epochs}ep_seed{config.seed}"
+    with Run(folder, about, save_minutes, save_steps) as run:
+        progress = train(run, _training(images, labels, split, config, model, runtime), resume)
+        checkpoints.restore(model, progress.best_state["classifier"], run.last)
+        logits = embed(model, images[split.test], config.image_size, runtime)
+        accuracy = float((logits.argmax(1) == labels[split.test]).mean())
+        file = _finish(run, Path(out), progress, accuracy, "progressive_unfr" if pretrained else "from_scratch")
+    history = pd.DataFrame(progress.history)
+    return Finetuned(model.eval(), history, progress.best["val_accuracy"], accuracy, logits, file)
 
 
 def _build(config: FinetuneConfig, classes: int, pretrained: str | Path | None) -> Classifier:
@@ -194,30 +182,46 @@ def _build(config: FinetuneConfig, classes: int, pretrained: str | Path | None) 
     return Classifier(encoder, classes, config.dropout)
 
 
-def _train_epoch(model, optimizer, images, targets, config: FinetuneConfig, runtime: Runtime, epoch: int, bar) -> dict:
-    order = torch.randperm(len(images), generator=generator(config.seed, epoch))
-    steps = len(images) // config.batch_size
-    losses, started = [], time.perf_counter()
-    for step in range(steps):
-        lr = cosine(epoch * steps + step, config.epochs * steps, config.lr)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        torch.manual_seed(seed_of(config.seed, epoch, step, 1))  # dropout: a function of the step, as in pretraining
-        rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-        batch = prepare(images[rows.numpy()], config.image_size, runtime.device)
-        batch = random_dihedral(batch, generator(config.seed, epoch, step))
+def _training(images, labels, split: Split, config: FinetuneConfig, model: Classifier, runtime: Runtime) -> Training:
+    # one group a stage from the first step: stages that open later find their Adam state where it belongs
+    groups = [{"params": list(stage.parameters())} for stage in model.stages]
+    optimizer = torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    rows, val = torch.as_tensor(split.train), images[split.val]
+    targets = torch.as_tensor(labels, device=runtime.device)
+    data, steps = resident(images, runtime.device), len(rows) // config.batch_size
+
+    def pairs(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        set_open(model, open_stages(epoch - 1, config.phases, len(model.stages)))
+        order = rows[torch.randperm(len(rows), generator=generator(config.seed, epoch - 1))]
+        rows_S_n = order[: steps * config.batch_size].view(steps, config.batch_size)[first:]
+        return zip(batches(data, rows_S_n, runtime.device), targets[rows_S_n.to(runtime.device)], strict=True)
+
+    def loss(epoch: int, step: int, pair: tuple[Tensor, Tensor]) -> Tensor:
+        torch.manual_seed(seed_of(config.seed, epoch - 1, step, 1))  # dropout: a function of the step
+        batch = prepare(pair[0].permute(0, 2, 3, 1), config.image_size, runtime.device)
+        batch = random_dihedral(batch, generator(config.seed, epoch - 1, step))
         with runtime.autocast():
             logits = model(batch)
-        loss = F.cross_entropy(logits, targets[rows].to(runtime.device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-        bar.update()
-    mean = torch.stack(losses).mean().item()
-    if not np.isfinite(mean):
-        raise FloatingPointError(
-            f"the loss of epoch {epoch + 1} is {mean}: training stopped, no checkpoint was written"
-        )
-    seconds = time.perf_counter() - started
-    return {"loss": mean, "lr": lr, "images_per_s": steps * config.batch_size / seconds, "seconds": seconds}
+        return F.cross_entropy(logits, pair[1])
+
+    def judge(epoch: int, row: Row) -> Row:
+        right = embed(model, val, config.image_size, runtime).argmax(1) == labels[split.val]
+        open_ = len(open_stages(epoch - 1, config.phases, len(model.stages)))
+        return {"open": open_, "val_accuracy": float(right.mean())}
+
+    return Training(
+        {"classifier": model}, optimizer, config.epochs, steps, config.batch_size, config.lr, pairs, loss, judge,
+        badness=lambda row: -row["val_accuracy"], advice=f"Try a lower learning rate than {config.lr:g}.",
+    )  # fmt: skip
+
+
+def _finish(run: Run, out: Path, progress: Progress, test_accuracy: float, arm: str) -> Path:
+    if run.checkpoint and Path(run.checkpoint).is_file():
+        print(f"{run.folder}: this run is finished already; resume=False would train it again")
+        return Path(run.checkpoint)
+    accuracy = progress.best["val_accuracy"]
+    about = {**run.about, "epoch": progress.best["epoch"], "history": progress.history,
+             "metrics": {"val_accuracy": accuracy, "test_accuracy": test_accuracy}}  # fmt: skip
+    name = checkpoints.supervised_name(accuracy, datetime.now(), arm)
+    run.finish(checkpoints.save(out / name, progress.best_state, about))
+    return out / name

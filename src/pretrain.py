@@ -4,10 +4,7 @@ Command line: `python -m src.pretrain STORE --epochs 50 --out models`.
 """
 
 import argparse
-import json
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,13 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
-from tqdm.auto import tqdm
+from torch import Tensor, nn
+from torch.optim import Adam
 
 from src import checkpoints
 from src.augmentations import SPECTRAL, SimCLRAugmentation
+from src.data.batches import batches, resident
 from src.encoders import ENCODERS, build_encoder, projection_head
+from src.loop import Progress, Row, Training, train
 from src.losses import nt_xent
+from src.runs import RESUME, Run, Stopped, fingerprint
 from src.runtime import Runtime, generator, pick, record, seed_of
 
 
@@ -50,15 +50,8 @@ class Pretrained:
     checkpoint: Path  # best epoch, full name; the short alias lies beside it
 
 
-def cosine(step: int, steps: int, lr: float) -> float:
-    """Learning rate at a step (0 ≤ step < steps): lr at the first, towards 0 at the last."""
-    return lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def views(images: np.ndarray | torch.Tensor, rows: torch.Tensor, augment: SimCLRAugmentation,
-          rng: torch.Generator, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Two independent views, (n, C, size, size) each, of these rows of a (N, H, W, C) array."""
-    batch = torch.as_tensor(images[rows]).to(device, non_blocking=True).permute(0, 3, 1, 2)
+def views(batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two independent views, (n, C, size, size) each, of a batch (n, C, H, W)."""
     return augment(batch, rng), augment(batch, rng)
 
 
@@ -71,24 +64,28 @@ def untrained(config: PretrainConfig) -> nn.Module:
 def pretrain(
     images: np.ndarray, config: PretrainConfig, out: str | Path, *,
     runtime: Runtime | None = None, probe: Callable[[nn.Module], float] | None = None, probe_every: int = 5,
-    resume: bool = False, data: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None, runs: str | Path | None = None, resume: str | bool = "auto",
+    save_minutes: float = 5.0, save_steps: int | None = None,
 ) -> Pretrained:  # fmt: skip
     """Pretrain an encoder on unlabelled images.
 
     Args:
         images: (N, H, W, C) uint8 or uint16, as a PatchStore keeps them; only read.
         config: the recipe.
-        out: folder for checkpoints (names of `src.checkpoints`): the best epoch by training loss under its full
-            name and its alias, the last epoch with its optimiser as `last_…` to resume from.
+        out: folder for the best epoch by training loss, under its full name and its alias (`src.checkpoints`).
         runtime: device and precision; None picks.
         probe: encoder → kNN accuracy, called before training and every `probe_every` epochs.
-        resume: continue from `last_…` in `out` if it is there; the result equals an uninterrupted run.
         data: description of the images, kept in the checkpoint.
+        runs: folder of run folders (`src.runs`); None: `runs` in `out`. This run's: `<encoder>_<epochs>ep_seed<seed>`.
+        resume: "auto" goes on where the run was stopped, and returns a finished one as it is; "force" goes on with
+            another config too; False starts anew.
+        save_minutes, save_steps: how often a state is saved to go on from; the steps in addition, if given.
 
     Raises:
         ValueError: batch larger than the data, no epochs, or wrong number of channels.
-        FloatingPointError: the loss is not finite; the last good checkpoint stays.
-        CheckpointError: asked to resume a run of another config or on other data.
+        FloatingPointError: the loss is not finite; what was saved before stays.
+        CheckpointError: the run in that folder is of another config or other data, or cannot be written or read.
+        Stopped: a signal came; the run is saved.
     """
     out, runtime = Path(out), runtime or pick()
     if not 2 <= config.batch_size <= len(images):
@@ -98,99 +95,62 @@ def pretrain(
     if images.shape[-1] != config.in_channels:
         raise ValueError(f"images have {images.shape[-1]} channels, the config says in_channels={config.in_channels}")
     encoder = untrained(config)
-    model = nn.Sequential(encoder, projection_head(encoder.feature_dim, config.projection))
-    model.to(runtime.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
-    last = out / checkpoints.contrastive_alias(config.epochs).replace("best", "last")
-    about = {"kind": "simclr", "config": asdict(config), "data": data or {}, "versions": record(runtime)}
-
-    history = _resume(last, about, model, optimizer) if resume and last.exists() else []
-    if not history:
-        history = [{"epoch": 0, "knn": probe(encoder) if probe else None}]
-    on_device = _resident(images, runtime.device)
-    steps = len(images) // config.batch_size
-    with tqdm(total=config.epochs * steps, initial=(len(history) - 1) * steps, unit="step", mininterval=1) as bar:
-        for epoch in range(len(history), config.epochs + 1):
-            row = {"epoch": epoch, **_train_epoch(model, optimizer, on_device, config, runtime, epoch, bar)}
-            if probe and (epoch % probe_every == 0 or epoch == config.epochs):
-                row["knn"] = probe(encoder)
-            history.append(row)
-            _save_epoch(out, last, model, optimizer, about, history)
-    return _finish(out, config, encoder, history)
+    head = projection_head(encoder.feature_dim, config.projection)
+    model = nn.Sequential(encoder, head).to(runtime.device, memory_format=torch.channels_last)
+    bands = "" if config.in_channels == 3 else f"_{config.in_channels}bands"
+    folder = Path(runs or out / "runs") / f"{config.encoder}{bands}_{config.epochs}ep_seed{config.seed}"
+    about = {"kind": "simclr", "config": asdict(config), "data": data or {}, "images": fingerprint(images),
+             "versions": record(runtime)}  # fmt: skip
+    with Run(folder, about, save_minutes, save_steps) as run:
+        training = _training(images, config, model, runtime, probe, probe_every)
+        progress = train(run, training, resume, lambda: {"epoch": 0, "knn": probe(encoder) if probe else None})
+        checkpoints.restore(encoder, progress.best_state["encoder"], run.last)
+        return Pretrained(encoder.eval(), pd.DataFrame(progress.history), _finish(run, out, config, progress))
 
 
-def _resident(images: np.ndarray, device: torch.device) -> torch.Tensor:
-    """The images as one uint8 tensor: on the GPU if they take under half of its free memory, else where they are."""
-    tensor = torch.as_tensor(images)
-    if device.type == "cuda" and tensor.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]:
-        return tensor.to(device)
-    return tensor
-
-
-def _train_epoch(model, optimizer, images, config: PretrainConfig, runtime: Runtime, epoch: int, bar) -> dict:
+def _training(images, config: PretrainConfig, model, runtime: Runtime, probe, probe_every: int) -> Training:
+    encoder, head = model
     augment = SimCLRAugmentation(config.image_size, **config.augmentation)
-    order = torch.randperm(len(images), generator=generator(config.seed, epoch))
     steps = len(images) // config.batch_size
-    losses, started = [], time.perf_counter()
-    model.train()
-    for step in range(steps):
-        lr = cosine((epoch - 1) * steps + step, config.epochs * steps, config.lr)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+    data = resident(images, runtime.device)
+
+    def rows(epoch: int, first: int) -> Iterator[Tensor]:
+        model.train()
+        order = torch.randperm(len(images), generator=generator(config.seed, epoch))
+        rows_S_n = order[: steps * config.batch_size].view(steps, config.batch_size)
+        return batches(data, rows_S_n[first:], runtime.device)
+
+    def loss(epoch: int, step: int, batch: Tensor) -> Tensor:
+        pair = views(batch, augment, generator(config.seed, epoch, step))
         # dropout draws from the global generator: seeding it here makes every step a function of its number
         torch.manual_seed(seed_of(config.seed, epoch, step, 1))
-        rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-        pair = views(images, rows.to(images.device), augment, generator(config.seed, epoch, step), runtime.device)
         with runtime.autocast():
             z_i, z_j = model(torch.cat(pair)).chunk(2)
-        loss = nt_xent(z_i, z_j, config.temperature)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-        bar.update()
-    mean = torch.stack(losses).mean().item()  # the epoch's only wait for the device
-    if not math.isfinite(mean):
-        raise FloatingPointError(
-            f"the loss of epoch {epoch} is {mean}: training stopped, checkpoints of earlier epochs are untouched. "
-            f"Try a lower learning rate than {config.lr:g} or a higher temperature than {config.temperature:g}."
-        )
-    seconds = time.perf_counter() - started
-    rate = steps * config.batch_size / seconds
-    bar.set_description(f"epoch {epoch}/{config.epochs}")
-    bar.set_postfix_str(f"loss {mean:.3f}, {rate:,.0f} images/s")
-    return {"loss": mean, "lr": lr, "images_per_s": rate, "seconds": seconds}
+        return nt_xent(z_i, z_j, config.temperature)
+
+    def judge(epoch: int, row: Row) -> Row:
+        due = probe and (epoch % probe_every == 0 or epoch == config.epochs)
+        return {"knn": probe(encoder)} if due else {}
+
+    return Training(
+        {"encoder": encoder, "projection": head}, Adam(model.parameters(), lr=config.lr, fused=True), config.epochs,
+        steps, config.batch_size, config.lr, rows, loss, judge, badness=lambda row: row["loss"],
+        advice=f"Try a lower learning rate than {config.lr:g} or a higher temperature than {config.temperature:g}.",
+        rate=("views/s", 2),
+    )  # fmt: skip
 
 
-def _save_epoch(out: Path, last: Path, model, optimizer, about: dict, history: list[dict]) -> None:
-    state = {"encoder": checkpoints.clean_state(model[0]), "projection": checkpoints.clean_state(model[1])}
-    about = {**about, "epoch": history[-1]["epoch"], "metrics": history[-1], "history": history}
-    if history[-1]["loss"] <= min(row["loss"] for row in history[1:]):
-        checkpoints.save(out / checkpoints.contrastive_alias(about["config"]["epochs"]), state, about)
-    checkpoints.save(last, {**state, "optimizer": optimizer.state_dict()}, about)
-
-
-def _resume(last: Path, about: dict, model, optimizer) -> list[dict]:
-    state, saved = checkpoints.load(last)
-    was = {**saved["config"], "data": saved["data"]}
-    now = json.loads(json.dumps({**about["config"], "data": about["data"]}))  # tuples become lists, as in the file
-    differs = {key: (was.get(key), value) for key, value in now.items() if was.get(key) != value}
-    if differs:
-        raise checkpoints.CheckpointError(
-            f"{last} is of another run (was, now): {differs}. Delete it or use its config."
-        )
-    checkpoints.restore(model[0], state["encoder"], last)
-    checkpoints.restore(model[1], state["projection"], last)
-    optimizer.load_state_dict(state["optimizer"])
-    return saved["history"]
-
-
-def _finish(out: Path, config: PretrainConfig, encoder: nn.Module, history: list[dict]) -> Pretrained:
-    alias = out / checkpoints.contrastive_alias(config.epochs)
-    best, about = checkpoints.load(alias)
-    name = checkpoints.contrastive_name(config.epochs, config.batch_size, about["metrics"]["loss"], datetime.now())
-    checkpoints.restore(encoder, best["encoder"], alias)
-    return Pretrained(encoder.eval(), pd.DataFrame(history), checkpoints.copy(alias, out / name))
+def _finish(run: Run, out: Path, config: PretrainConfig, progress: Progress) -> Path:
+    if run.checkpoint and Path(run.checkpoint).is_file():
+        print(f"{run.folder}: this run is finished already; resume=False would train it again")
+        return Path(run.checkpoint)
+    best, alias = progress.best, out / checkpoints.contrastive_alias(config.epochs)
+    name = checkpoints.contrastive_name(config.epochs, config.batch_size, best["loss"], datetime.now())
+    about = {**run.about, "epoch": best["epoch"], "metrics": best, "history": progress.history}
+    file = checkpoints.save(out / name, progress.best_state, about)
+    checkpoints.copy(file, alias)
+    run.finish(file)
+    return file
 
 
 def main() -> None:
@@ -200,7 +160,10 @@ def main() -> None:
     parser.add_argument("store", help="folder written by python -m src.data.bigearthnet")
     parser.add_argument("--out", default="models", help="folder for checkpoints")
     parser.add_argument("--encoder", default="custom_cnn", choices=ENCODERS)
-    parser.add_argument("--resume", action="store_true", help="continue from the last epoch saved in --out")
+    parser.add_argument("--runs", default="runs", help="folder of run folders")
+    parser.add_argument("--resume", default="auto", choices=[str(r).lower() for r in RESUME], help="false: start anew")
+    parser.add_argument("--save-minutes", type=float, default=5.0, help="at most so much is lost by a kill")
+    parser.add_argument("--save-steps", type=int, help="save every so many steps besides")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=["auto", "bfloat16", "float32"])
     for name, kind in (("epochs", int), ("batch_size", int), ("lr", float), ("temperature", float),
@@ -208,15 +171,19 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(PretrainConfig, name))
     args = vars(parser.parse_args())
     store_path, out, resume = args.pop("store"), args.pop("out"), args.pop("resume")
+    saving = {key: args.pop(key) for key in ("runs", "save_minutes", "save_steps")}
+    resume = False if resume == "false" else resume
     try:
         runtime = pick(args.pop("device"), args.pop("precision"))
         store = PatchStore.open(store_path)
         channels = store.images.shape[-1]
         config = PretrainConfig(**args, in_channels=channels, augmentation={} if channels == 3 else SPECTRAL)
         print(f"{len(store)} patches of {store.path} on {runtime}")
-        result = pretrain(store.images, config, out, runtime=runtime, resume=resume, data=store.about)
+        result = pretrain(store.images, config, out, runtime=runtime, resume=resume, data=store.about, **saving)
     except (DataError, checkpoints.CheckpointError, ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from None
+    except Stopped as stopped:
+        raise SystemExit(str(stopped)) from None
     print(f"best epoch: {result.checkpoint}")
 
 

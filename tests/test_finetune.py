@@ -1,5 +1,6 @@
 """Fine-tuning: stages open when they should and not before, selection sees val alone, and the result is the file's."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 import src.finetune
+import src.loop
 from src import checkpoints
 from src.checkpoints import CheckpointError
 from src.data.eurosat import Split
@@ -47,15 +49,15 @@ def equal(first, second):
 
 def each_epoch(monkeypatch, watch):
     """Call watch(model, epoch, "before" or "after") around every epoch of the runs to come."""
-    real = src.finetune._train_epoch
+    real = src.loop._epoch
 
-    def train_epoch(model, optimizer, images, targets, config, runtime, epoch, bar):
-        watch(model, epoch, "before")
-        row = real(model, optimizer, images, targets, config, runtime, epoch, bar)
-        watch(model, epoch, "after")
+    def one_epoch(run, training, progress, bar):
+        watch(training.parts["classifier"], progress.epoch - 1, "before")
+        row = real(run, training, progress, bar)
+        watch(training.parts["classifier"], progress.epoch - 1, "after")
         return row
 
-    monkeypatch.setattr(src.finetune, "_train_epoch", train_epoch)
+    monkeypatch.setattr(src.loop, "_epoch", one_epoch)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +244,7 @@ def test_it_learns_what_is_easy_to_tell_apart(learnt):
 
 def test_the_history_has_one_row_an_epoch(learnt):
     assert list(learnt.history.columns) == [
-        "epoch", "open", "loss", "lr", "images_per_s", "seconds", "val_accuracy",
+        "epoch", "loss", "lr", "images_per_s", "data_share", "seconds", "open", "val_accuracy",
     ]  # fmt: skip
     assert learnt.history["epoch"].tolist() == [1, 2, 3, 4, 5]
     assert learnt.history["open"].tolist() == [4] * 5
@@ -303,7 +305,7 @@ def test_only_training_rows_are_trained_on_with_their_own_labels(tmp_path, monke
     rows = np.random.default_rng(0).permutation(72)  # not in the order of the store, unlike SPLIT
     run(tmp_path, split=Split(rows[:40], rows[40:57], rows[57:]))
     numbered = {image.tobytes(): row for row, image in enumerate(IMAGES)}
-    taken = [[numbered[image.tobytes()] for image in batch] for batch in batches]
+    taken = [[numbered[image.numpy().tobytes()] for image in batch] for batch in batches]
     assert [LABELS[rows].tolist() for rows in taken] == [labels.tolist() for labels in targets]
     for epoch in (np.concatenate(taken[:5]), np.concatenate(taken[5:])):
         assert sorted(epoch) == sorted(rows[:40])
@@ -379,4 +381,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_no_checkpoint(tmp_pa
     monkeypatch.setattr(src.finetune, "build_encoder", broken)
     with pytest.raises(FloatingPointError, match="loss of epoch 1 is nan"):
         run(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*.pth")) == []
+    (told,) = tmp_path.rglob("run.json")
+    assert "loss of epoch 1 is nan" in json.loads(told.read_text())["status"]

@@ -3,20 +3,18 @@
 import itertools
 import json
 import math
-import signal
-import subprocess
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+import src.loop
 import src.pretrain
 from src import checkpoints
 from src.checkpoints import CheckpointError
-from src.data.store import PatchStore
-from src.pretrain import PretrainConfig, cosine, pretrain, untrained
+from src.loop import cosine
+from src.pretrain import PretrainConfig, pretrain, untrained
 from src.runtime import pick
 
 FLOAT32 = pick("cpu", "float32")
@@ -80,10 +78,11 @@ def test_the_images_are_only_read(done):
 
 def test_the_history_has_a_row_for_the_untrained_encoder_and_one_an_epoch(done):
     history = done[0].history
-    assert list(history.columns) == ["epoch", "knn", "loss", "lr", "images_per_s", "seconds"]
+    assert list(history.columns) == ["epoch", "knn", "loss", "lr", "images_per_s", "data_share", "seconds"]
     assert history["epoch"].tolist() == [0, 1, 2, 3, 4, 5]
     assert math.isnan(history["loss"][0]) and np.isfinite(history["loss"][1:]).all()
     assert (history[["images_per_s", "seconds"]][1:] > 0).all(axis=None)
+    assert history["data_share"][1:].between(0, 1).all()
     assert history["lr"][1:].is_monotonic_decreasing
     assert history["lr"].iloc[-1] == cosine(9, 10, CONFIG.lr)
 
@@ -121,7 +120,7 @@ def test_the_best_epoch_lies_under_its_full_name_and_its_alias(done):
     alias = out / "best_contrastive_model_5Ep.pth"
     assert alias.read_bytes() == result.checkpoint.read_bytes()
     assert json.loads(alias.with_suffix(".json").read_text())["epoch"] == losses.idxmin()
-    assert len(list(out.iterdir())) == 6  # best, alias and last, each with its .json: nothing temporary is left
+    assert len(list(out.iterdir())) == 5  # best and alias, each with its .json, and runs: nothing temporary is left
 
 
 def test_the_encoder_handed_back_is_the_best_epochs_in_eval_mode(done):
@@ -151,11 +150,10 @@ def test_the_checkpoint_says_how_it_was_made(done):
 
 
 def test_every_epoch_takes_every_image_at_most_once_in_another_order(tmp_path, monkeypatch):
-    taken, real = [], src.pretrain.views
-    monkeypatch.setattr(src.pretrain, "views", lambda images, rows, *rest: (
-        taken.append(rows.tolist()) or real(images, rows, *rest)))  # fmt: skip
+    epochs, real = [], src.pretrain.batches
+    monkeypatch.setattr(src.pretrain, "batches", lambda images, rows, device: (
+        epochs.append(rows.flatten().tolist()) or real(images, rows, device)))  # fmt: skip
     run(tmp_path)
-    epochs = [taken[n] + taken[n + 1] for n in (0, 2, 4)]
     for rows in epochs:
         assert len(rows) == 16 == len(set(rows)) and set(rows) <= set(range(20))
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
@@ -191,89 +189,87 @@ def test_untrained_follows_from_the_seed_alone():
     assert not equal(untrained(replace(CONFIG, seed=2)).state_dict(), first.state_dict())
 
 
-def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path, command, run_module):
-    store = PatchStore.write(tmp_path / "store", ((str(n), None, i) for n, i in enumerate(textures(48, 32))), {})
-    config = PretrainConfig(epochs=4, batch_size=8, image_size=32, seed=5)  # the rest as the command line has it
-    whole = run(tmp_path / "whole", config, store.images)
-
-    arguments = ["src.pretrain", store.path, "--out", tmp_path / "killed", "--epochs", 4, "--batch-size", 8,
-                 "--image-size", 32, "--seed", 5, "--device", "cpu", "--precision", "float32"]  # fmt: skip
-    last = tmp_path / "killed" / "last_contrastive_model_4Ep.pth"
-    process = subprocess.Popen(**command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not (last.exists() and last.with_suffix(".json").exists()):
-            assert process.poll() is None and time.monotonic() < deadline, "no epoch was ever saved"
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL  # or it was done before, and nothing was resumed
-    assert 1 <= checkpoints.load(last)[1]["epoch"] < 4
-
-    resumed = run_module(*arguments, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    whole_last = tmp_path / "whole" / last.name
-    for part in ("encoder", "projection"):
-        assert equal(state_of(last, part), state_of(whole_last, part))
-    assert equal(state_of(last.with_name("best_contrastive_model_4Ep.pth")), state_of(whole.checkpoint))
-    about, expected = checkpoints.load(last)[1], checkpoints.load(whole_last)[1]
-    assert [row.get("loss") for row in about["history"]] == [row.get("loss") for row in expected["history"]]
-
-
 def stop_after(monkeypatch, epoch):
-    """End the run as a kill would: in the middle of the epoch after this one."""
-    real = src.pretrain._train_epoch
+    """End the run as a kill would, after this epoch."""
+    real = src.loop._epoch
 
-    def train_epoch(*args):
-        if args[5] > epoch:
+    def one_epoch(run, training, progress, bar):
+        if progress.epoch > epoch:
             raise KeyboardInterrupt
-        return real(*args)
+        return real(run, training, progress, bar)
 
-    monkeypatch.setattr(src.pretrain, "_train_epoch", train_epoch)
+    monkeypatch.setattr(src.loop, "_epoch", one_epoch)
 
 
 @pytest.mark.parametrize("augmentation", [{}, {"scale": (0.5, 1.0)}], ids=["defaults", "changed"])
-def test_resuming_goes_on_after_the_last_epoch_saved(tmp_path, monkeypatch, augmentation):
+def test_resuming_goes_on_after_the_last_state_saved(tmp_path, monkeypatch, augmentation):
     config = replace(CONFIG, augmentation=augmentation)
     whole = run(tmp_path / "whole", config, probe=lambda e: 0.5, probe_every=1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(patch, 2)
-        run(tmp_path / "killed", config, probe=lambda e: 0.5, probe_every=1)
+        run(tmp_path / "killed", config, probe=lambda e: 0.5, probe_every=1, save_minutes=0)
     probed = []
-    resumed = run(tmp_path / "killed", config, probe=lambda e: probed.append(e) or 0.5, probe_every=1, resume=True)
+    resumed = run(tmp_path / "killed", config, probe=lambda e: probed.append(e) or 0.5, probe_every=1)
     assert len(probed) == 1  # epoch 3 alone: epochs 0 to 2 were not done again
     assert equal(resumed.encoder.state_dict(), whole.encoder.state_dict())
     assert resumed.history["loss"][1:].tolist() == whole.history["loss"][1:].tolist()
     assert resumed.history["knn"].tolist() == [0.5] * 4
 
 
-def test_resuming_a_finished_run_trains_no_more(tmp_path, monkeypatch):
+def test_a_finished_run_is_handed_back_as_it_is(tmp_path, monkeypatch, capsys):
     first = run(tmp_path)
     stop_after(monkeypatch, 0)
-    again = run(tmp_path, resume=True)
+    again = run(tmp_path)
     assert equal(again.encoder.state_dict(), first.encoder.state_dict())
-    assert again.history.equals(first.history)
+    assert again.history.equals(first.history) and again.checkpoint == first.checkpoint
+    assert "finished already" in capsys.readouterr().out
 
 
-def test_resuming_where_nothing_was_saved_starts_afresh(tmp_path):
-    assert run(tmp_path / "new", resume=True).history["epoch"].tolist() == [0, 1, 2, 3]
+def test_a_finished_run_whose_checkpoint_was_deleted_writes_it_again(tmp_path):
+    first = run(tmp_path)
+    first.checkpoint.unlink()
+    again = run(tmp_path)
+    assert equal(checkpoints.load_encoder(again.checkpoint)[0].state_dict(), first.encoder.state_dict())
 
 
 def test_without_resume_a_saved_run_is_not_continued(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(patch, 2)
-        run(tmp_path / "a", replace(CONFIG, seed=2))  # another seed: continuing it would be another run
-    assert equal(run(tmp_path / "a").encoder.state_dict(), run(tmp_path / "b").encoder.state_dict())
+        run(tmp_path / "a", replace(CONFIG, lr=0.1), save_minutes=0)  # another run: continuing it would be refused
+    again = run(tmp_path / "a", resume=False)
+    assert equal(again.encoder.state_dict(), run(tmp_path / "b").encoder.state_dict())
 
 
-@pytest.mark.parametrize(
-    "change", [{"seed": 2}, {"lr": 1e-4}, {"projection": (32, 32)}, {"augmentation": {"hflip": 0.0}}], ids=str
-)
-def test_a_run_of_another_config_is_not_resumed(tmp_path, done, change):
-    _, out, _ = done
-    with pytest.raises(CheckpointError, match=rf"of another run \(was, now\).*{next(iter(change))}"):
-        run(out, replace(CONFIG, epochs=5, **change), resume=True)
+CHANGES = [{"lr": 1e-4}, {"projection": (32, 32)}, {"augmentation": {"hflip": 0.0}}, {"temperature": 0.1}]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_an_unfinished_run_of_another_config_is_not_resumed_unless_forced(tmp_path, monkeypatch, change):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 1)
+        run(tmp_path, save_minutes=0)
+    changed = replace(CONFIG, **change)
+    with pytest.raises(CheckpointError, match=rf"another config or other data \(was, now\).*{next(iter(change))}"):
+        run(tmp_path, changed)
+    if "projection" not in change:  # other shapes cannot be forced
+        with pytest.warns(UserWarning, match=f"as forced.*{next(iter(change))}"):
+            result = run(tmp_path, changed, resume="force")
+        assert next(iter(change)) in checkpoints.load(result.checkpoint)[1]["forced"][0]
+
+
+def test_an_unfinished_run_is_not_continued_on_other_images(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 1)
+        run(tmp_path, save_minutes=0)
+    with pytest.raises(CheckpointError, match=r"other data \(was, now\).*images"):
+        run(tmp_path, images=textures(20, seed=5))
+
+
+def test_a_finished_run_of_another_config_makes_room_for_a_new_one_and_keeps_its_checkpoint(tmp_path):
+    first = run(tmp_path)
+    second = run(tmp_path, replace(CONFIG, lr=1e-4))
+    assert first.checkpoint.is_file() and second.checkpoint != first.checkpoint
+    assert not equal(first.encoder.state_dict(), second.encoder.state_dict())
 
 
 # What stops a run
@@ -289,11 +285,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_last_good_checkp
 
     monkeypatch.setattr(src.pretrain, "nt_xent", breaking)
     with pytest.raises(FloatingPointError, match=r"loss of epoch 2 is (nan|inf).*lower learning rate than 0\.001"):
-        run(tmp_path)
-    for name in ("best_contrastive_model_3Ep.pth", "last_contrastive_model_3Ep.pth"):
-        encoder, about = checkpoints.load_encoder(tmp_path / name)
-        assert about["epoch"] == 1
-        assert all(torch.isfinite(tensor).all() for tensor in encoder.state_dict().values())
+        run(tmp_path, save_minutes=0)
+    (last,) = tmp_path.rglob("last.pth")
+    state, about = checkpoints.load(last)
+    assert (about["epoch"], about["step"]) == (2, 0) and len(about["history"]) == 2  # rows 0 and 1
+    assert all(torch.isfinite(tensor).all() for tensor in state["encoder"].values())
 
 
 def test_a_learning_rate_that_blows_the_weights_up_stops_the_run(tmp_path):

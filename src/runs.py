@@ -1,0 +1,283 @@
+"""A run is a folder, and nothing in it is lost when the machine is: the same call goes on where it stopped.
+
+    run.json                    what was asked for, on which data, by which code and hardware, and how far it is
+    history.csv                 one row an epoch
+    last.pth, previous.pth      the two newest states; whatever happens while one is written, the other is whole
+
+Command line: `python -m src.runs [FOLDER]` lists the runs below a folder.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+import warnings
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from src import checkpoints
+from src.checkpoints import CheckpointError
+
+RESUME = ("auto", "force", False)
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, the notebook's stop button or a scheduler's SIGTERM ended a run, which was saved first."""
+
+
+class Run:
+    """The folder of one run while it is trained: its lock, its saves, and the signals that ask it to stop.
+
+    Args:
+        folder: made if it is not there.
+        about: kind, config, data … of plain values; all of it but "versions" must be the same for a resumed run.
+        save_minutes: at most so much work is lost when the machine dies.
+        save_steps: save every so many steps besides.
+    """
+
+    def __init__(
+        self, folder: Path, about: dict[str, Any], save_minutes: float = 5.0, save_steps: int | None = None
+    ) -> None:
+        self.folder, self.about = folder, json.loads(json.dumps(about))  # as a file gives it back: tuples become lists
+        self.save_minutes, self.save_steps = save_minutes, save_steps
+        self.last, self.previous = folder / "last.pth", folder / "previous.pth"
+        self.checkpoint: str | None = None  # of the finished run
+        self.asked: int | None = None  # the signal that asked to stop
+
+    def __enter__(self) -> "Run":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.folder / "lock", "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise CheckpointError(
+                f"{self.folder}: another process is training this run; wait for it, or give yours a folder of its own"
+            ) from error
+        self._handlers = {}
+        if threading.current_thread() is threading.main_thread():  # others get no signals
+            self._handlers = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._saved, self._steps = time.monotonic(), 0
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = number
+        signal.signal(number, self._handlers[number])  # a second one is not waited for
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        try:
+            if kind is not None:
+                status = "stopped" if issubclass(kind, KeyboardInterrupt) else f"failed: {str(error).splitlines()[:1]}"
+                self._note(status)
+        finally:
+            self._lock.close()
+
+    def resume(self, mode: str | bool = "auto") -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The newest state saved and what is known about it, or None to start anew.
+
+        Args:
+            mode: "auto" (or True) goes on with a run of the same config and data; "force" with one of another too;
+                False starts anew.
+
+        Raises:
+            CheckpointError: the unfinished run in this folder is another one (the differences are told), or neither
+                of its states can be read.
+        """
+        if mode is not True and mode not in RESUME:
+            raise ValueError(f"resume must be 'auto', 'force' or False, not {mode!r}")
+        found = self._newest() if mode else None
+        status = self._read_json()
+        if found is not None and not self._same(found[1], mode == "force"):
+            if status.get("status") != "finished":
+                raise CheckpointError(
+                    f"{self.folder} holds an unfinished run of another config or other data (was, now): "
+                    f"{self._differences(found[1])}. Use its values, delete the folder, or resume='force' to go on "
+                    "with the new ones; resume=False starts anew."
+                )
+            found = None  # its checkpoint has a name of its own: nothing is lost by using the folder again
+        if found is not None:
+            self._tell_versions(found[1]["versions"])
+        else:
+            (self.folder / "run.json").unlink(missing_ok=True)
+        if found is None or status.get("status") != "finished":
+            self._note("running")
+        else:
+            self.checkpoint = status["checkpoint"]
+        return found
+
+    def _newest(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        damaged = None
+        for file in filter(Path.exists, (self.last, self.previous)):
+            try:
+                return checkpoints.load(file)
+            except CheckpointError as error:
+                warnings.warn(f"{error}. Trying the state saved before it.", stacklevel=4)
+                damaged = error
+        if damaged:
+            raise CheckpointError(f"no state in {self.folder} can be read: delete it to start anew") from damaged
+        return None
+
+    def _differences(self, saved: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        was, now = (
+            pd.json_normalize({k: a.get(k) for k in self.about if k != "versions"}, max_level=2).iloc[0].to_dict()
+            for a in (saved, self.about)
+        )
+        return {key: (was.get(key), now.get(key)) for key in now | was if was.get(key) != now.get(key)}
+
+    def _same(self, saved: dict[str, Any], forced: bool) -> bool:
+        differs = self._differences(saved)
+        if differs and forced:
+            warnings.warn(f"{self.folder} goes on, as forced, with (was, now): {differs}", stacklevel=3)
+            self.about["forced"] = [*saved.get("forced", []), str(differs)]
+        return not differs or forced
+
+    def _tell_versions(self, was: dict[str, str]) -> None:
+        now = self.about["versions"]
+        differs = {key: (was.get(key), now[key]) for key in now if key != "date" and was.get(key) != now[key]}
+        if differs:
+            warnings.warn(
+                f"{self.folder} goes on in another environment (was, now): {differs}. The numbers may differ from "
+                "those of an uninterrupted run.", stacklevel=3,
+            )  # fmt: skip
+
+    def due(self) -> bool:
+        """Called once a step: whether it is time to save."""
+        self._steps += 1
+        late = time.monotonic() - self._saved > 60 * self.save_minutes
+        return late or self.asked is not None or bool(self.save_steps and self._steps >= self.save_steps)
+
+    def save(self, state: dict[str, Any], history: list[dict[str, Any]], progress: dict[str, Any]) -> None:
+        """Write the state as `last.pth`; the one before becomes `previous.pth`.
+
+        Raises:
+            CheckpointError: it could not be written; the state before it is kept.
+        """
+        try:
+            if self.last.exists():
+                self.last.replace(self.previous)
+            checkpoints.save(self.last, state, {**self.about, **progress, "history": history})
+        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's
+            raise CheckpointError(
+                f"{self.last} could not be written ({str(error).splitlines()[0]}). Make room or change its "
+                f"permissions, then run again: it goes on from {self.previous}."
+            ) from error
+        self._saved, self._steps = time.monotonic(), 0
+
+    def note(self, history: list[dict[str, Any]]) -> None:
+        """Write down where the run is, for people."""
+        table = pd.DataFrame(history)
+        with checkpoints.replacing(self.folder / "history.csv") as partial:
+            table.to_csv(partial, index=False)
+        self._note("running", epoch=history[-1]["epoch"], metrics=history[-1])
+
+    def stop_if_asked(self) -> None:
+        """Raise Stopped if a signal came; call it when the state is saved."""
+        if self.asked is not None:
+            raise Stopped(
+                f"stopped by {signal.Signals(self.asked).name}; saved in {self.last}. Run the same again to go on."
+            )
+
+    def finish(self, checkpoint: Path) -> None:
+        """The run is done, and this is what came out."""
+        self.checkpoint = str(checkpoint)
+        for file in (self.previous, self.previous.with_suffix(".json")):
+            file.unlink(missing_ok=True)
+        self._note("finished", checkpoint=self.checkpoint)
+
+    def _read_json(self) -> dict[str, Any]:
+        file = self.folder / "run.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def _note(self, status: str, **more: Any) -> None:
+        known = {key: value for key, value in self._read_json().items() if key in ("epoch", "metrics", "checkpoint")}
+        now = datetime.now().isoformat(timespec="seconds")
+        with checkpoints.replacing(self.folder / "run.json") as partial:
+            text = json.dumps({**known, **self.about, "status": status, "updated": now, **more}, indent=1)
+            partial.write_text(text + "\n")
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Refuse to start a run whose checkpoints (bytes) will not fit.
+
+    Raises:
+        CheckpointError: too little room on that disk.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CheckpointError(
+            f"{folder}: the run's checkpoints need {needed / 1e9:.2f} GB, free are {free / 1e9:.2f} GB. "
+            "Make room there, or keep the runs on another disk."
+        )
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """A short name for arrays: their shapes, types and 64 evenly spaced rows of each."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        rows = np.linspace(0, len(array) - 1, min(64, len(array))).astype(int)
+        digest.update(np.ascontiguousarray(array[rows]).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """A short name for a module's weights: two runs that start from different ones are different runs."""
+    digest = hashlib.sha256()
+    for tensor in module.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """One row for every run below a folder, newest first."""
+    rows = []
+    for file in folder.rglob("run.json"):
+        run = json.loads(file.read_text())
+        config, versions = run.get("config", {}), run.get("versions", {})
+        measured = {k: v for k, v in (run.get("metrics") or {}).items() if k in ("loss", "knn", "val_accuracy")}
+        rows.append({
+            "run": str(file.parent.relative_to(folder)), "kind": run.get("kind"), "encoder": config.get("encoder"),
+            "status": _status(run["status"], file.parent / "lock"), "epoch": run.get("epoch"),
+            "epochs": config.get("epochs") or sum(config.get("phases", [])), **measured,
+            "hardware": versions.get("hardware"), "commit": versions.get("commit"), "updated": run["updated"],
+        })  # fmt: skip
+    return pd.DataFrame(rows).sort_values("updated", ascending=False) if rows else pd.DataFrame()
+
+
+def _status(noted: str, lock: Path) -> str:
+    """A run that was killed could not note it: it says "running", but nobody holds its lock."""
+    if noted != "running" or not lock.exists():
+        return noted
+    with open(lock) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return noted
+    return "killed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m src.runs", description="List the runs below a folder.")
+    parser.add_argument("folder", nargs="?", default="runs", type=Path)
+    folder = parser.parse_args().folder
+    if not folder.is_dir():
+        raise SystemExit(f"error: no folder {folder}: runs are kept in runs/, or where RUNS said")
+    runs = table(folder)
+    print(runs.round(4).to_string(index=False) if len(runs) else f"no runs below {folder}{os.sep}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""Whatever ends a run, the same call goes on, and ends with the very weights of a run that nothing ended.
+
+`make soak` runs the two kill tests at a larger size.
+"""
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import time
+from dataclasses import replace
+
+import killable_runs
+import pandas as pd
+import pytest
+import torch
+
+import src.runs
+from src import checkpoints
+from src.checkpoints import CheckpointError
+from src.data.store import PatchStore
+from src.pretrain import PretrainConfig, pretrain
+from src.runs import Stopped, table
+from src.runtime import pick
+
+TRAININGS = [killable_runs.train_simclr, killable_runs.train_classifier]
+TIMES = ["images_per_s", "data_share", "seconds"]  # of a history: all that may differ
+CONFIG = PretrainConfig(epochs=3, batch_size=15, image_size=16, projection=(32, 16), seed=1)  # four steps an epoch
+
+
+def run(out, config=CONFIG, **arguments):
+    return pretrain(killable_runs.DATA, config, out, runtime=pick("cpu", "float32"), **arguments)
+
+
+def outcome(out):
+    """Every tensor of the finished run, and its history."""
+    (last,) = out.rglob("last.pth")
+    state, about = checkpoints.load(last)
+    parts = {f"{p}.{k}": t for p, tensors in state.items() if isinstance(tensors, dict) for k, t in flat(tensors)}
+    return parts, pd.DataFrame(about["history"]).drop(columns=TIMES)
+
+
+def flat(tree):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{inner}", tensor) for inner, tensor in flat(value))
+        else:
+            yield key, value
+
+
+def assert_same(out, whole):
+    (tensors, history), (expected, expected_history) = outcome(out), outcome(whole)
+    assert tensors.keys() == expected.keys() and len(tensors) > 30
+    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
+    pd.testing.assert_frame_equal(history, expected_history, check_exact=True)
+    (status,) = [json.loads(file.read_text())["status"] for file in out.rglob("run.json")]
+    assert status == "finished"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Each training in one go, in a process of its own like those that are killed."""
+    folders = {train: tmp_path_factory.mktemp(train.__name__) for train in TRAININGS}
+    for process in [killable_runs.start(train, out) for train, out in folders.items()]:
+        process.join()
+        assert process.exitcode == 0
+    return folders
+
+
+def where(out):
+    """Epoch and step of the newest state on disk."""
+    files = list(out.rglob("last.json"))
+    try:
+        about = json.loads(files[0].read_text()) if files else {}
+    except FileNotFoundError:  # just being replaced
+        about = {}
+    return (about["epoch"], about["step"]) if about else None
+
+
+# Power cut, out of memory, pre-emption without warning: SIGKILL
+
+
+@pytest.mark.parametrize("train", TRAININGS)
+def test_twenty_kills_at_random_moments_change_not_one_bit(train, whole, tmp_path):
+    rng, reached = random.Random(5), []
+    for kill in range(20):
+        process = killable_runs.start(train, tmp_path, pause=0.02, save_steps=1)
+        while where(tmp_path) in (None, *reached[-1:]):  # it got a little further than the life before
+            assert process.exitcode is None, f"it was done after {kill} kills: nothing more to kill"
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
+        assert process.exitcode is None
+        process.kill()
+        process.join()
+        reached.append(where(tmp_path))
+    assert reached == sorted(set(reached)) and any(step for _, step in reached)  # on and on, from within epochs too
+    process = killable_runs.start(train, tmp_path)
+    process.join()
+    assert process.exitcode == 0
+    assert_same(tmp_path, whole[train])
+
+
+@pytest.mark.parametrize("train", TRAININGS)
+@pytest.mark.parametrize("save", [0, 5])
+def test_a_kill_in_the_middle_of_a_save_costs_no_state_saved_before(train, save, whole, tmp_path):
+    process = killable_runs.start(killable_runs.die_while_saving, train, tmp_path, save)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    states = [
+        checkpoints.load(file)[1] for file in tmp_path.rglob("*.pth") if file.name in ("last.pth", "previous.pth")
+    ]
+    assert len(states) == min(save, 1)  # the newest is being replaced: the one before it is there, and whole
+    train(tmp_path)
+    assert_same(tmp_path, whole[train])
+
+
+# Pre-emption with a warning, and the notebook's stop button
+
+
+def test_sigterm_saves_and_ends_the_command_line_and_the_same_command_goes_on(tmp_path, command, run_module):
+    patches = ((str(n), None, image) for n, image in enumerate(killable_runs.DATA))
+    store = PatchStore.write(tmp_path / "store", patches, {"kind": "noise"})
+    arguments = ["src.pretrain", store.path, "--out", tmp_path / "models", "--runs", tmp_path / "runs", "--epochs", 9,
+                 "--batch-size", 6, "--image-size", 16, "--device", "cpu", "--precision", "float32"]  # fmt: skip
+    log = tmp_path / "log"
+    with open(log, "w") as file:
+        process = subprocess.Popen(**command(*arguments), stdout=file, stderr=file)
+        history = tmp_path / "runs/custom_cnn_9ep_seed0/history.csv"
+        while not history.exists():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(20) == 1
+    assert "stopped by SIGTERM; saved in" in log.read_text().splitlines()[-1]
+    assert "Traceback" not in log.read_text()
+    assert table(tmp_path / "runs")["status"].tolist() == ["stopped"]
+    assert run_module(*arguments).returncode == 0
+    assert table(tmp_path / "runs")["status"].tolist() == ["finished"]
+    done = pd.read_csv(history)
+    assert done["epoch"].tolist() == list(range(10))
+
+
+def test_a_signal_in_a_notebook_raises_after_saving_and_the_handlers_are_put_back(tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    losses, real = iter(range(100)), src.pretrain.nt_xent
+
+    def interrupted(*args):
+        if next(losses) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    whole = run(tmp_path / "whole")
+    monkeypatch.setattr(src.pretrain, "nt_xent", interrupted)
+    with pytest.raises(Stopped, match=r"stopped by SIGINT; saved in .*last.pth"):
+        run(tmp_path / "stopped")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert where(tmp_path / "stopped") == (2, 4)  # the eighth step of 3 × 4
+    resumed = run(tmp_path / "stopped")
+    assert resumed.history["loss"][1:].tolist() == whole.history["loss"][1:].tolist()
+
+
+def test_a_save_is_due_by_the_clock_too(tmp_path, monkeypatch):
+    saves, save = [], src.runs.Run.save
+    monkeypatch.setattr(src.runs.Run, "save", lambda *args: (saves.append(args[3]["step"]), save(*args)))
+    clock = iter(range(0, 100_000, 100))  # every look at the clock is 100 seconds after the last
+    monkeypatch.setattr(src.runs.time, "monotonic", lambda: next(clock))
+    run(tmp_path, save_minutes=5)
+    assert len(saves) > 2 and any(0 < step < 4 for step in saves)
+
+
+# Disks
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_one_error_and_room_lets_it_go_on(tmp_path):
+    whole = run(tmp_path / "whole")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write itself fails, as on a full disk
+    biggest = max(file.stat().st_size for file in (tmp_path / "whole").rglob("*.pth"))
+    saved = []
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"last\.pth could not be written .*Make room.*goes on from .*previous"
+        ):
+
+            def fill(encoder):  # after the first epoch's state is safe
+                saved.append(len(list((tmp_path / "full").rglob("last.pth"))))
+                if len(saved) == 3:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (biggest // 2, hard))
+                return 0.0
+
+            run(tmp_path / "full", save_minutes=0, probe=fill, probe_every=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not list((tmp_path / "full").rglob("*partial*"))
+    resumed = run(tmp_path / "full")
+    assert resumed.history["loss"][1:].tolist() == whole.history["loss"][1:].tolist()
+
+
+def test_a_run_that_will_not_fit_on_the_disk_is_refused_before_it_starts(tmp_path, monkeypatch):
+    usage = src.runs.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(src.runs.shutil, "disk_usage", lambda folder: usage._replace(free=10_000_000))
+    with pytest.raises(CheckpointError, match=r"checkpoints need 0\.06 GB, free are 0\.01 GB. Make room there"):
+        run(tmp_path)
+
+
+def stopped_after_two_saves(out, monkeypatch):
+    calls, real = iter(range(100)), src.pretrain.nt_xent
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(src.pretrain, "nt_xent", lambda *args: stop() if next(calls) == 7 else real(*args))
+        run(out, save_steps=2)
+    (last,) = out.rglob("last.pth")
+    assert last.with_name("previous.pth").exists()
+    return last
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+def test_a_corrupt_state_is_told_and_the_one_before_it_is_used(tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole")
+    last = stopped_after_two_saves(tmp_path / "hurt", monkeypatch)
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"last\.pth is damaged .*Trying the state saved before it"):
+        resumed = run(tmp_path / "hurt")
+    assert resumed.history["loss"][1:].tolist() == whole.history["loss"][1:].tolist()
+
+
+def test_two_corrupt_states_are_an_error_and_not_a_new_start(tmp_path, monkeypatch):
+    last = stopped_after_two_saves(tmp_path, monkeypatch)
+    for file in (last, last.with_name("previous.pth")):
+        file.write_bytes(file.read_bytes()[:1000])
+    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match=r"no state in .* can be read: delete it"):
+        run(tmp_path)
+
+
+# Two at once, and another environment
+
+
+def test_two_processes_do_not_train_one_run(tmp_path):
+    refused = pytest.raises(CheckpointError, match="another process is training this run")
+    with src.runs.Run(tmp_path / "runs/custom_cnn_3ep_seed1", {}), refused:
+        run(tmp_path)
+    run(tmp_path)  # the lock goes with its holder
+
+
+def test_going_on_in_another_environment_is_said(tmp_path, monkeypatch):
+    stopped_after_two_saves(tmp_path, monkeypatch)
+    record = src.pretrain.record
+    monkeypatch.setattr(src.pretrain, "record", lambda runtime: {**record(runtime), "torch": "9.9", "date": "today"})
+    with pytest.warns(UserWarning, match=r"another environment \(was, now\): \{'torch': \('2[^']*', '9\.9'\)\}"):
+        run(tmp_path)
+
+
+def test_an_unknown_way_to_resume_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="resume must be 'auto', 'force' or False, not 'yes'"):
+        run(tmp_path, resume="yes")
+
+
+# The list of runs
+
+
+def test_the_list_tells_finished_failed_and_killed_runs_apart(tmp_path, run_module, monkeypatch):
+    run(tmp_path / "a")
+    with pytest.raises(FloatingPointError):
+        run(tmp_path / "b", replace(CONFIG, lr=1e30))
+    process = killable_runs.start(killable_runs.train_classifier, tmp_path / "c", pause=0.05, save_steps=2)
+    while not list((tmp_path / "c").rglob("last.json")):
+        time.sleep(0.01)
+    assert table(tmp_path / "c")["status"].tolist() == ["running"]
+    process.kill()
+    process.join()
+    listed = table(tmp_path).set_index("run")
+    status = {name.split("/")[0]: status for name, status in listed["status"].items()}
+    assert status["a"] == "finished" and status["c"] == "killed" and status["b"].startswith("failed: ")
+    assert listed.loc["a/runs/custom_cnn_3ep_seed1", ["kind", "epoch", "epochs"]].tolist() == ["simclr", 3, 3]
+    printed = run_module("src.runs", tmp_path)
+    assert printed.returncode == 0 and "killed" in printed.stdout and "custom_cnn_3ep_seed1" in printed.stdout
+    assert "no folder" in run_module("src.runs", tmp_path / "nowhere").stderr
