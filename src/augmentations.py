@@ -237,10 +237,11 @@ class SimCLRAugmentation:
     cutout_p: float = 0.0  # satellite extra: published value 0.2; one black 16-pixel square
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, part: tuple[int, int] = (0, 1)) -> Tensor:
         """(N, C, H, W) uint8, uint16 or float in [0, 1] → (N, C, size, size) float32, normalised, on the same device.
 
-        Every random number is drawn from `generator`, so the same state gives the same views.
+        Every random number is drawn from `generator`, so the same state gives the same views. `part` (k, n): the images
+        are the k-th of n equal parts of a batch, and get the views that they would get in the whole of it.
 
         Raises:
             ValueError: not a batch of images; colour operations asked for on other than three channels.
@@ -254,9 +255,10 @@ class SimCLRAugmentation:
             )
         # one draw and one copy to the device for all parameters of the batch
         count = 41 + (3 * channels if self.band_jitter or self.band_drop_p else 0)
-        u = torch.rand(len(images), count, generator=generator, device=generator.device).to(images.device)
-        noise_shape = (len(images), channels, self.size, self.size)
-        noise = torch.randn(noise_shape, generator=generator, device=generator.device) if self.noise_p else u
+        (k, n), whole = part, part[1] * len(images)
+        u = torch.rand(whole, count, generator=generator, device=generator.device).chunk(n)[k].to(images.device)
+        shape = (whole, channels, self.size, self.size)
+        noise = torch.randn(shape, generator=generator, device=generator.device).chunk(n)[k] if self.noise_p else u
         chunk = CPU_CHUNK if images.device.type == "cpu" else max(1, len(images))
         pieces = (t.split(chunk) for t in (images, u, noise.to(images.device)))
         with torch.autocast(images.device.type, enabled=False):

@@ -327,6 +327,15 @@ def test_chunking_does_not_change_the_views(monkeypatch, extras):
     assert torch.equal(augment(x, rng()), at_once)
 
 
+@pytest.mark.parametrize("extras", [{}, EVERYTHING], ids=["default", "everything"])
+def test_the_parts_of_a_batch_get_the_views_they_have_in_the_whole(extras):
+    x, augment = photos(8), SimCLRAugmentation(size=24, **extras)
+    whole, parts = rng(), [rng(), rng()]
+    for _ in range(2):  # the pair of views: the second draws on from where the first stopped
+        halves = [augment(x.chunk(2)[k], parts[k], part=(k, 2)) for k in range(2)]
+        assert torch.equal(torch.cat(halves), augment(x, whole))
+
+
 def test_a_views_parameters_do_not_depend_on_the_images():
     # one image of the batch changed: the views of the others stay
     x, augment = photos(5), SimCLRAugmentation(size=24, **EVERYTHING)

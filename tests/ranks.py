@@ -1,0 +1,86 @@
+"""What tests/test_parallel.py has two processes do together, and one process alone: the same functions for both."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from src.augmentations import SimCLRAugmentation
+from src.encoders import build_encoder, projection_head
+from src.losses import nt_xent
+from src.parallel import World, agree, gather, join, share, synchronised, wrapped
+from src.runtime import generator
+
+torch.set_num_threads(1)
+BATCH, STEPS = 8, 3
+IMAGES = (255 * torch.rand(STEPS * BATCH + 5, 3, 20, 20, generator=generator(7))).byte()
+RUNS = {
+    "SGD, float64": (lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9), torch.float64),
+    "Adam, float64": (lambda weights: torch.optim.Adam(weights, lr=1e-3), torch.float64),
+    "Adam, float32": (lambda weights: torch.optim.Adam(weights, lr=1e-3), torch.float32),
+}
+
+
+def build(dtype: torch.dtype) -> nn.Module:
+    """The Custom CNN with a projection head, for small images; no dropout, whose masks are each rank's own."""
+    torch.manual_seed(0)
+    head = projection_head(256, (64, 32))
+    if dtype == torch.float64:
+        head = nn.Sequential(*head)  # its layers as they are: Head itself computes in float32 whatever comes in
+    model = nn.Sequential(build_encoder("custom_cnn", image_size=16, dropout=0.0), head)
+    return model.to(dtype=dtype, memory_format=torch.channels_last)
+
+
+def batches(epoch: int) -> Tensor:
+    """(STEPS, BATCH) rows of an epoch: one permutation, the same on every rank."""
+    return torch.randperm(len(IMAGES), generator=generator(0, epoch))[: STEPS * BATCH].view(STEPS, BATCH)
+
+
+def train(world: World, run: str) -> dict[str, list]:
+    """Three SimCLR steps as src.pretrain does them: the loss and the gradients of each, and the state after it."""
+    make_optimizer, dtype = RUNS[run]
+    model = synchronised(build(dtype), world)
+    parallel = wrapped(model, world)
+    optimizer = make_optimizer(model.parameters())
+    augment = SimCLRAugmentation(16, jitter_p=0.0)  # jitter cuts off at black and white: flat areas, ties in max-pool
+    done = {"loss": [], "gradient": [], "state": [copies(model.state_dict())]}
+    for step, rows in enumerate(batches(epoch=1)):
+        rng = generator(0, 1, step)
+        pair = [augment(IMAGES[share(rows, world)], rng, part=(world.rank, world.size)) for _ in range(2)]
+        z_i, z_j = parallel(torch.cat(pair).to(dtype)).chunk(2)
+        loss = nt_xent(gather(z_i, world), gather(z_j, world))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        done["loss"].append(loss.item())
+        done["gradient"].append(copies({name: weight.grad for name, weight in model.named_parameters()}))
+        done["state"].append(copies(model.state_dict()))
+    return done
+
+
+def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def main(out: Path) -> None:
+    world = join(torch.device("cpu"))
+    signal.signal(signal.SIGTERM, lambda *_: None)  # as a run does that means to stop after its step
+    done = {"world": (world.rank, world.size, world.first)}
+    done |= {run: train(world, run) for run in RUNS}
+    done["rows"] = [torch.cat([share(rows, world) for rows in batches(epoch)]) for epoch in (1, 2)]
+    done["agree"] = [agree(flag, world) for flag in (False, world.rank == 0, world.rank == 1, True)]
+    torch.save(done, out / f"rank{world.rank}.pt")
+    agree(False, world)  # both have written
+    if world.rank == 1:
+        (out / "killed").write_text(str(time.time()))
+        os.kill(os.getpid(), signal.SIGKILL)
+    while True:  # the other goes on, and waits for rank 1 in the middle of a step
+        gather(torch.zeros(4, 2), world)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
