@@ -74,7 +74,8 @@ def train(run: Run, training: Training, resume: str | bool, first: Callable[[], 
     saved = run.resume(resume)
     progress = _restore(run, training, *saved) if saved else Progress([first()] if first else [])
     done = (progress.epoch - 1) * training.steps + progress.step
-    with tqdm(total=training.epochs * training.steps, initial=done, unit="step", mininterval=1) as bar:
+    with tqdm(total=training.epochs * training.steps, initial=done, unit="step", mininterval=1,
+              disable=not run.world.first) as bar:  # fmt: skip
         while progress.epoch <= training.epochs:
             row = _epoch(run, training, progress, bar)
             row |= training.judge(progress.epoch, row)
@@ -140,6 +141,8 @@ def _mean_loss(training: Training, progress: Progress) -> float:
 
 
 def _save(run: Run, training: Training, progress: Progress) -> None:
+    if not run.world.first:
+        return
     state = {name: checkpoints.clean_state(part) for name, part in training.parts.items()}
     state["best"] = progress.best_state
     if progress.epoch <= training.epochs:  # a finished run is only read again

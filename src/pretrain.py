@@ -22,6 +22,7 @@ from src.data.batches import batches, resident
 from src.encoders import ENCODERS, build_encoder, projection_head
 from src.loop import Progress, Row, Training, train
 from src.losses import nt_xent
+from src.parallel import World, agree, gather, join, share, synchronised, wrapped
 from src.runs import RESUME, Run, Stopped, fingerprint
 from src.runtime import Runtime, generator, pick, record, seed_of
 
@@ -50,9 +51,10 @@ class Pretrained:
     checkpoint: Path  # best epoch, full name; the short alias lies beside it
 
 
-def views(batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two independent views, (n, C, size, size) each, of a batch (n, C, H, W)."""
-    return augment(batch, rng), augment(batch, rng)
+def views(batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator, world: World) -> tuple[Tensor, Tensor]:
+    """Two independent views, (n, C, size, size) each, of this process's part (n, C, H, W) of a batch."""
+    part = (world.rank, world.size)
+    return augment(batch, rng, part), augment(batch, rng, part)
 
 
 def untrained(config: PretrainConfig) -> nn.Module:
@@ -94,6 +96,9 @@ def pretrain(
         raise ValueError(f"epochs must be at least 1, got {config.epochs}")
     if images.shape[-1] != config.in_channels:
         raise ValueError(f"images have {images.shape[-1]} channels, the config says in_channels={config.in_channels}")
+    world = join(runtime.device)
+    if config.batch_size % world.size:
+        raise ValueError(f"batch_size {config.batch_size} does not divide among {world.size} processes")
     encoder = untrained(config)
     head = projection_head(encoder.feature_dim, config.projection)
     model = nn.Sequential(encoder, head).to(runtime.device, memory_format=torch.channels_last)
@@ -101,35 +106,39 @@ def pretrain(
     folder = Path(runs or out / "runs") / f"{config.encoder}{bands}_{config.epochs}ep_seed{config.seed}"
     about = {"kind": "simclr", "config": asdict(config), "data": data or {}, "images": fingerprint(images),
              "versions": record(runtime)}  # fmt: skip
-    with Run(folder, about, save_minutes, save_steps) as run:
-        training = _training(images, config, model, runtime, probe, probe_every)
-        progress = train(run, training, resume, lambda: {"epoch": 0, "knn": probe(encoder) if probe else None})
+    model = synchronised(model, world)
+    with Run(folder, about, save_minutes, save_steps, world) as run:
+        training = _training(images, config, model, runtime, world, probe, probe_every)
+        progress = train(
+            run, training, resume, lambda: {"epoch": 0, "knn": probe(encoder) if probe and world.first else None}
+        )
         checkpoints.restore(encoder, progress.best_state["encoder"], run.last)
         return Pretrained(encoder.eval(), pd.DataFrame(progress.history), _finish(run, out, config, progress))
 
 
-def _training(images, config: PretrainConfig, model, runtime: Runtime, probe, probe_every: int) -> Training:
+def _training(images, config: PretrainConfig, model, runtime: Runtime, world: World, probe, probe_every) -> Training:
     encoder, head = model
     augment = SimCLRAugmentation(config.image_size, **config.augmentation)
     steps = len(images) // config.batch_size
-    data = resident(images, runtime.device)
+    data, several = resident(images, runtime.device), wrapped(model, world)
+    own = (world.rank,) if world.size > 1 else ()
 
     def rows(epoch: int, first: int) -> Iterator[Tensor]:
         model.train()
         order = torch.randperm(len(images), generator=generator(config.seed, epoch))
         rows_S_n = order[: steps * config.batch_size].view(steps, config.batch_size)
-        return batches(data, rows_S_n[first:], runtime.device)
+        return batches(data, share(rows_S_n[first:].T, world).T, runtime.device)
 
     def loss(epoch: int, step: int, batch: Tensor) -> Tensor:
-        pair = views(batch, augment, generator(config.seed, epoch, step))
+        pair = views(batch, augment, generator(config.seed, epoch, step), world)
         # dropout draws from the global generator: seeding it here makes every step a function of its number
-        torch.manual_seed(seed_of(config.seed, epoch, step, 1))
+        torch.manual_seed(seed_of(config.seed, epoch, step, 1, *own))
         with runtime.autocast():
-            z_i, z_j = model(torch.cat(pair)).chunk(2)
-        return nt_xent(z_i, z_j, config.temperature)
+            z_i, z_j = several(torch.cat(pair)).chunk(2)
+        return nt_xent(gather(z_i, world), gather(z_j, world), config.temperature)
 
     def judge(epoch: int, row: Row) -> Row:
-        due = probe and (epoch % probe_every == 0 or epoch == config.epochs)
+        due = probe and world.first and (epoch % probe_every == 0 or epoch == config.epochs)
         return {"knn": probe(encoder)} if due else {}
 
     return Training(
@@ -144,12 +153,16 @@ def _finish(run: Run, out: Path, config: PretrainConfig, progress: Progress) -> 
     if run.checkpoint and Path(run.checkpoint).is_file():
         print(f"{run.folder}: this run is finished already; resume=False would train it again")
         return Path(run.checkpoint)
+    if not run.world.first:
+        agree(False, run.world)  # the first has written it
+        return Path(run.finished_checkpoint())
     best, alias = progress.best, out / checkpoints.contrastive_alias(config.epochs)
     name = checkpoints.contrastive_name(config.epochs, config.batch_size, best["loss"], datetime.now())
     about = {**run.about, "epoch": best["epoch"], "metrics": best, "history": progress.history}
     file = checkpoints.save(out / name, progress.best_state, about)
     checkpoints.copy(file, alias)
     run.finish(file)
+    agree(False, run.world)
     return file
 
 
@@ -174,17 +187,20 @@ def main() -> None:
     saving = {key: args.pop(key) for key in ("runs", "save_minutes", "save_steps")}
     resume = False if resume == "false" else resume
     try:
+        world = join()  # before anything touches a GPU
         runtime = pick(args.pop("device"), args.pop("precision"))
         store = PatchStore.open(store_path)
         channels = store.images.shape[-1]
         config = PretrainConfig(**args, in_channels=channels, augmentation={} if channels == 3 else SPECTRAL)
-        print(f"{len(store)} patches of {store.path} on {runtime}")
+        if world.first:
+            print(f"{len(store)} patches of {store.path} on {runtime}")
         result = pretrain(store.images, config, out, runtime=runtime, resume=resume, data=store.about, **saving)
     except (DataError, checkpoints.CheckpointError, ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from None
     except Stopped as stopped:
         raise SystemExit(str(stopped)) from None
-    print(f"best epoch: {result.checkpoint}")
+    if world.first:
+        print(f"best epoch: {result.checkpoint}")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,11 @@ from torch import nn
 
 from src import checkpoints
 from src.checkpoints import CheckpointError
+from src.parallel import World, agree
 
 RESUME = ("auto", "force", False)
+ALONE = World()
+AGREE_STEPS = 10  # several processes ask one another every so many steps whether to stop: asking waits for the device
 
 
 class Stopped(KeyboardInterrupt):
@@ -44,22 +47,26 @@ class Run:
         about: kind, config, data … of plain values; all of it but "versions" must be the same for a resumed run.
         save_minutes: at most so much work is lost when the machine dies.
         save_steps: save every so many steps besides.
+        world: the processes that train it together; the first alone writes, all stop at the same step.
     """
 
     def __init__(
-        self, folder: Path, about: dict[str, Any], save_minutes: float = 5.0, save_steps: int | None = None
-    ) -> None:
+        self, folder: Path, about: dict[str, Any], save_minutes: float = 5.0, save_steps: int | None = None,
+        world: World = ALONE,
+    ) -> None:  # fmt: skip
         self.folder, self.about = folder, json.loads(json.dumps(about))  # as a file gives it back: tuples become lists
         self.save_minutes, self.save_steps = save_minutes, save_steps
         self.last, self.previous = folder / "last.pth", folder / "previous.pth"
         self.checkpoint: str | None = None  # of the finished run
-        self.asked: int | None = None  # the signal that asked to stop
+        self.world, self.stopping, self._calls = world, False, 0
+        self.asked: int | None = None  # the signal that asked this process to stop
 
     def __enter__(self) -> "Run":
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "lock", "w")
+        self._lock = open(self.folder / "lock", "a")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self.world.first:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.close()
             raise CheckpointError(
@@ -110,7 +117,8 @@ class Run:
             found = None  # its checkpoint has a name of its own: nothing is lost by using the folder again
         if found is not None:
             self._tell_versions(found[1]["versions"])
-        else:
+        agree(False, self.world)  # all have read, so the first may write
+        if found is None and self.world.first:
             (self.folder / "run.json").unlink(missing_ok=True)
         if found is None or status.get("status") != "finished":
             self._note("running")
@@ -155,9 +163,11 @@ class Run:
 
     def due(self) -> bool:
         """Called once a step: whether it is time to save."""
-        self._steps += 1
+        self._steps, self._calls = self._steps + 1, self._calls + 1
+        if self.world.size == 1 or self._calls % AGREE_STEPS == 0:
+            self.stopping = agree(self.asked is not None, self.world)
         late = time.monotonic() - self._saved > 60 * self.save_minutes
-        return late or self.asked is not None or bool(self.save_steps and self._steps >= self.save_steps)
+        return late or self.stopping or bool(self.save_steps and self._steps >= self.save_steps)
 
     def save(self, state: dict[str, Any], history: list[dict[str, Any]], progress: dict[str, Any]) -> None:
         """Write the state as `last.pth`; the one before becomes `previous.pth`.
@@ -165,6 +175,7 @@ class Run:
         Raises:
             CheckpointError: it could not be written; the state before it is kept.
         """
+        self._saved, self._steps = time.monotonic(), 0
         try:
             if self.last.exists():
                 self.last.replace(self.previous)
@@ -174,34 +185,41 @@ class Run:
                 f"{self.last} could not be written ({str(error).splitlines()[0]}). Make room or change its "
                 f"permissions, then run again: it goes on from {self.previous}."
             ) from error
-        self._saved, self._steps = time.monotonic(), 0
 
     def note(self, history: list[dict[str, Any]]) -> None:
         """Write down where the run is, for people."""
+        if not self.world.first:
+            return
         table = pd.DataFrame(history)
         with checkpoints.replacing(self.folder / "history.csv") as partial:
             table.to_csv(partial, index=False)
         self._note("running", epoch=history[-1]["epoch"], metrics=history[-1])
 
     def stop_if_asked(self) -> None:
-        """Raise Stopped if a signal came; call it when the state is saved."""
-        if self.asked is not None:
-            raise Stopped(
-                f"stopped by {signal.Signals(self.asked).name}; saved in {self.last}. Run the same again to go on."
-            )
+        """Raise Stopped if a signal came to any of the processes; call it when the state is saved."""
+        if self.stopping:
+            agree(False, self.world)  # the launcher ends all when one ends: not before the first has saved
+            name = signal.Signals(self.asked or signal.SIGTERM).name
+            raise Stopped(f"stopped by {name}; saved in {self.last}. Run the same again to go on.")
 
     def finish(self, checkpoint: Path) -> None:
-        """The run is done, and this is what came out."""
+        """The run is done, and this is what came out; called by the first process."""
         self.checkpoint = str(checkpoint)
         for file in (self.previous, self.previous.with_suffix(".json")):
             file.unlink(missing_ok=True)
         self._note("finished", checkpoint=self.checkpoint)
+
+    def finished_checkpoint(self) -> str:
+        """What the first process gave to `finish`."""
+        return self._read_json()["checkpoint"]
 
     def _read_json(self) -> dict[str, Any]:
         file = self.folder / "run.json"
         return json.loads(file.read_text()) if file.exists() else {}
 
     def _note(self, status: str, **more: Any) -> None:
+        if not self.world.first:
+            return
         known = {key: value for key, value in self._read_json().items() if key in ("epoch", "metrics", "checkpoint")}
         now = datetime.now().isoformat(timespec="seconds")
         with checkpoints.replacing(self.folder / "run.json") as partial:
