@@ -33,11 +33,11 @@ def nt_xent(z_i: Tensor, z_j: Tensor, temperature: float = 0.5) -> Tensor:
     with torch.autocast(z_i.device.type, enabled=False):
         z = torch.cat([z_i, z_j])
         z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
-        similarity = z @ z.T / temperature
+        similarity = z @ (z / temperature).T
         # −inf and not "subtract e^(1/τ)" afterwards: a masked self-pair must carry no gradient either.
-        itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+        similarity.fill_diagonal_(-torch.inf)
         positive = torch.arange(len(z), device=z.device).roll(len(z_i))
-        return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), positive)
+        return F.cross_entropy(similarity, positive)
 
 
 def nt_xent_floor(n_pairs: int, temperature: float = 0.5) -> float:

@@ -1,5 +1,7 @@
 """MC Dropout against naive passes, scores by hand, metrics against scikit-learn, and which way every score points."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ torch.set_num_threads(1)  # tensors are small: more threads would mostly wait fo
 
 pytestmark = pytest.mark.filterwarnings("ignore:one MC sample")
 FLOAT32 = pick("cpu", "float32")
+SCORES = sys.modules["src.ood.scores"]  # the module: the package exports a function of this name
 COLUMNS = [name for name, d in DETECTORS.items() if d.needs in ("MC samples", "logits")]
 
 
@@ -397,7 +400,39 @@ def test_global_random_numbers_are_not_moved():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_trunk_runs_once_a_batch_and_the_tail_once_a_pass():
+@pytest.mark.parametrize("elements", [1, 3 * 64 * 8 * 8 * 4, 2**24], ids=["one by one", "four at once", "all at once"])
+@pytest.mark.parametrize("dropout", [0.3, 0.0], ids=["every stage", "head only"])
+def test_passes_side_by_side_equal_a_loop_of_passes_with_the_same_masks(monkeypatch, dropout, elements):
+    monkeypatch.setattr(SCORES, "PASS_ELEMENTS", elements)
+    model, images, t, n = classifier(dropout, 0.3, size=16), patches(3, 16), 7, 3
+    masks, draw = {}, SCORES._mask
+
+    def recorded(layer, x):
+        masks.setdefault(layer, []).append(draw(layer, x))
+        return masks[layer][-1]
+
+    monkeypatch.setattr(SCORES, "_mask", recorded)
+    log_probs = mc_dropout(model, images, t, runtime=FLOAT32)
+    masks = {layer: torch.cat(some).unflatten(0, (t, n)) for layer, some in masks.items()}
+    assert len(masks) == (5 if dropout else 2)
+    model.eval()
+    batch = prepare(images, 16, torch.device("cpu"))
+    for sample in range(t):
+        hooks = [
+            layer.register_forward_hook(lambda _, inputs, __, mask=mask: inputs[0] * mask)
+            for layer, mask in ((layer, some[sample]) for layer, some in masks.items())
+        ]
+        with torch.no_grad():
+            expected = model(batch).double().log_softmax(-1).numpy()
+        for hook in hooks:
+            hook.remove()
+        # other batch sizes, other order of the sums in float32
+        np.testing.assert_allclose(log_probs[sample], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("elements", "runs"), [(1, 7), (4 * 2 * 64 * 16 * 16, 2), (2**24, 1)])
+def test_trunk_runs_once_a_batch_and_the_tail_in_groups_of_passes(monkeypatch, elements, runs):
+    monkeypatch.setattr(SCORES, "PASS_ELEMENTS", elements)
     model, calls = classifier(), {"trunk": 0, "dropout": 0, "tail": 0}
 
     def count(name):
@@ -406,8 +441,8 @@ def test_trunk_runs_once_a_batch_and_the_tail_once_a_pass():
     first, last = model.encoder.stages[0], model.encoder.stages[2]
     for name, layer in {"trunk": first[0], "dropout": first[7], "tail": last[0]}.items():
         layer.register_forward_hook(count(name))
-    mc_dropout(model, patches(5), samples=7, runtime=FLOAT32, batch_size=2)
-    assert calls == {"trunk": 3, "dropout": 21, "tail": 21}
+    mc_dropout(model, patches(6), samples=7, runtime=FLOAT32, batch_size=2)
+    assert calls == {"trunk": 3, "dropout": 3 * runs, "tail": 3 * runs}
 
 
 def test_whole_encoder_runs_once_where_only_the_head_drops():
@@ -433,6 +468,18 @@ def test_sharing_the_trunk_gives_the_distribution_of_full_passes():
     for image in range(2):
         for label in range(4):
             assert kstest(shared[:, image, label], full[:, image, label]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.3), nn.Dropout1d(0.3), nn.Dropout2d(0.3), nn.Dropout3d(0.3)])
+def test_masks_are_those_of_torchs_dropout(layer):
+    x = torch.ones(60, 50, *[4] * {"Dropout": 1, "Dropout1d": 1, "Dropout2d": 2, "Dropout3d": 3}[type(layer).__name__])
+    torch.manual_seed(0)
+    ours, theirs = x * SCORES._mask(layer, x), layer.train()(x)
+    assert torch.equal(ours.unique(), theirs.unique())  # 0 and 1 / 0.7
+    whole = [(side.flatten(2) == side.flatten(2)[..., :1]).all() for side in (ours, theirs)]
+    assert whole[0] == whole[1] == (type(layer) is not nn.Dropout)  # whole channels, or value by value
+    draws = x.numel() if type(layer) is nn.Dropout else 3000
+    assert abs((ours == 0).float().mean() - 0.3) < 4 * (0.3 * 0.7 / draws) ** 0.5
 
 
 def test_mean_pass_without_dropout_noise_is_the_deterministic_one():

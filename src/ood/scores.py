@@ -5,7 +5,8 @@ there is: name → what it needs, formula, paper, function; `detector_table()` s
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,9 @@ from src.encoders import Classifier
 from src.probes import embed, modes_kept, prepare
 from src.runtime import Runtime, pick, seed_of
 
-DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+MASKED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+DROPOUT = (*MASKED, nn.AlphaDropout, nn.FeatureAlphaDropout)
+PASS_ELEMENTS = 2**24  # of the features that MC Dropout copies for passes side by side: 64 MB in float32
 
 # --- what a network says of images ---
 
@@ -39,7 +42,7 @@ def mc_dropout(
     """Monte-Carlo dropout (Gal & Ghahramani 2016, arXiv 1506.02142): T stochastic passes over every image.
 
     Only dropout is stochastic; batch norm keeps its running statistics. Everything before the first dropout layer is
-    the same in every pass, and runs once.
+    the same in every pass, and runs once; the passes behind it run side by side, as one larger batch.
 
     Args:
         model: a classifier; its modes are restored afterwards.
@@ -64,16 +67,43 @@ def mc_dropout(
     trunk, tail = nn.Sequential(*layers[:first]), nn.Sequential(*layers[first:])
     log_probs = []
     cuda = [runtime.device] if runtime.device.type == "cuda" else []
-    with modes_kept(model), runtime.autocast(), torch.random.fork_rng(cuda):
-        for module in model.modules():
-            module.training = isinstance(module, DROPOUT)
+    with _dropping(model), runtime.autocast(), torch.random.fork_rng(cuda):
         torch.manual_seed(seed_of(seed))
         for start in range(0, len(images), batch_size):
             shared = trunk(prepare(images[start : start + batch_size], model.encoder.image_size, runtime.device))
-            # .clone(): an in-place layer of the tail must not change what the next pass starts from
-            logits_T_n_C = torch.stack([tail(shared.clone()) for _ in range(samples)])
+            logits_T_n_C = _passes(tail, shared, samples)
             log_probs.append(logits_T_n_C.cpu().double().log_softmax(-1).numpy())
     return np.concatenate(log_probs, axis=1)
+
+
+@contextmanager
+def _dropping(model: nn.Module) -> Iterator[None]:
+    """Dropout drops, everything else is in eval mode; afterwards the model is as it was."""
+    with modes_kept(model):
+        handles = []
+        for module in model.modules():
+            module.training = isinstance(module, nn.AlphaDropout | nn.FeatureAlphaDropout)
+            if isinstance(module, MASKED) and module.p > 0:
+                handles.append(module.register_forward_hook(lambda layer, _, x: x * _mask(layer, x)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _mask(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """0 or 1 / (1 − p) for every value, or for every channel of Dropout1d … 3d. torch's own dropout draws the same at a
+    third of the speed on a CPU, where masks were a quarter of ResNet-50's time."""
+    shape = x.shape if isinstance(layer, nn.Dropout) else (*x.shape[:2], *[1] * (x.dim() - 2))
+    return (torch.rand(shape, device=x.device) >= layer.p).to(x.dtype) / (1 - layer.p)
+
+
+def _passes(tail: nn.Module, shared: torch.Tensor, samples: int) -> torch.Tensor:
+    """(n, …) features → (samples, n, C) logits: as many copies side by side in one batch as fit `PASS_ELEMENTS`."""
+    together = max(1, PASS_ELEMENTS // shared.numel())
+    sizes = [min(together, samples - done) for done in range(0, samples, together)]
+    return torch.cat([tail(torch.cat([shared] * size)).unflatten(0, (size, len(shared))) for size in sizes])
 
 
 def penultimate(model: Classifier, images: np.ndarray, runtime: Runtime | None = None) -> np.ndarray:

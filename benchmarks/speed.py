@@ -1,0 +1,256 @@
+"""How fast, against whom, and against what the hardware allows: one table a question.
+
+`make bench`, or `python benchmarks/speed.py [--device cuda] [--small] [--only loss …]`: writes results/<device>.json and the
+tables of benchmarks/README.md. Every row of a table is measured in turn with the others, three times over.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import estimate, peers, training  # noqa: E402
+from benchmarks.timing import by_turns, rows, write  # noqa: E402
+from src import figures  # noqa: E402
+from src.augmentations import SimCLRAugmentation, to_unit  # noqa: E402
+from src.encoders import ENCODERS, Classifier, build_encoder  # noqa: E402
+from src.losses import nt_xent  # noqa: E402
+from src.ood import mc_dropout  # noqa: E402
+from src.probes import embed, prepare  # noqa: E402
+from src.runtime import Runtime, generator, pick, record  # noqa: E402
+
+LIMIT = 4e9  # bytes: a peer that needs more for one call is left out, and the table says so
+FULL = {
+    "seconds": 3.0, "pairs": (64, 256, 1024, 4096), "mc_images": 32, "mc_samples": 50, "umap": (5000, 2048),
+    "encoders": ENCODERS, "images": {"custom_cnn": 1024, "resnet50": 512, "vit_b_16": 256}, "batch": 64,
+}  # fmt: skip
+SMALL = FULL | {
+    "seconds": 0.3, "pairs": (64, 256), "mc_images": 4, "mc_samples": 10, "umap": (300, 64),
+    "encoders": ("custom_cnn",), "images": {"custom_cnn": 64}, "batch": 16,
+}  # fmt: skip
+
+
+def patches(count: int, size: int = 120) -> np.ndarray:
+    """Made patches, (count, size, size, 3) uint8, smooth as land is: the work does not depend on what they show."""
+    coarse = torch.rand(count, 3, 15, 15, generator=generator(0))
+    smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1)
+    return (255 * smooth).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def present(candidates: dict[str, Callable[[], Callable]]) -> tuple[dict[str, Callable], list[str]]:
+    """Build each; those whose library is missing become a note under the table."""
+    there, notes = {}, []
+    for name, build in candidates.items():
+        try:
+            there[name] = build()
+        except ImportError as error:
+            notes.append(f"{name}: not measured, {error.name} is not installed (`pip install -e '.[bench]'`).")
+    return there, notes
+
+
+def augmentation(size: dict, runtime: Runtime) -> dict:
+    images, device, threads = patches(64), runtime.device, torch.get_num_threads()
+    there, rng = torch.as_tensor(images).to(device).permute(0, 3, 1, 2), generator(0)
+    pils, pil = [peers.Image.fromarray(image) for image in images], peers.pil_transform()
+
+    def kornia() -> Callable:
+        views = peers.kornia_views().to(device)
+        return lambda: views(to_unit(there).contiguous())
+
+    def ours(**options) -> Callable:
+        return lambda: SimCLRAugmentation(**options)(there, rng)
+
+    candidates, notes = present({
+        "ours": lambda: ours(), "ours, exact=True": lambda: ours(exact=True),
+        **({"ours, compile=True": lambda: ours(compile=True)} if device.type == "cuda" else {}),
+        "kornia": kornia, "torchvision on PIL (CPU)": lambda: lambda: [pil(image) for image in pils],
+    })  # fmt: skip
+    torch.set_num_threads(1)
+    medians = by_turns(candidates, device, size["seconds"])
+    torch.set_num_threads(threads)
+    change = difference(there)
+    notes.append(
+        f"Fused and exact colours differ by {change['mean']:.2f} grey levels of 255 on average and {change['max']:.0f} at "
+        f"most, by more than half a level in {change['share']:.1%} of the values (before normalisation, these patches)."
+    )
+    how = "64 uint8 patches of 120 px to 64 px views, the study's recipe, one CPU core (or the GPU)."
+    return {"how": how, "rows": rows(medians, "ours", "views/s", lambda s: 64 / s), "notes": notes}
+
+
+def difference(images: Tensor) -> dict[str, float]:
+    """What the missing clamps of the fused colours change: the same views both ways, grey levels."""
+    plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    fused, exact = (SimCLRAugmentation(exact=exact, **plain)(images, generator(1)) for exact in (False, True))
+    gap = 255 * (fused - exact).abs()
+    return {"mean": gap.mean().item(), "max": gap.max().item(), "share": (gap > 0.5).float().mean().item()}
+
+
+def loss(size: dict, runtime: Runtime) -> dict:
+    table, notes, device = [], [], runtime.device
+    for n in size["pairs"]:
+        z = torch.randn(2, n, 128, generator=generator(n)).to(device).requires_grad_()
+        needs = {"the study's, by rows": 4 * 3 * (2 * n) ** 2 * 128, "pytorch-metric-learning": 4 * 3 * (2 * n) ** 3}
+        builders = {"ours": lambda: nt_xent, "the study's, by rows": lambda: peers.study_loss,
+                    "lightly": peers.lightly_loss, "pytorch-metric-learning": peers.metric_learning_loss}  # fmt: skip
+        for name in [name for name, needed in needs.items() if needed > LIMIT]:
+            notes.append(f"{name}, N = {n:,}: not measured, it would take about {needs[name] / 1e9:,.0f} GB.")
+            del builders[name]
+        losses, missing = present(builders)
+        notes += [note for note in missing if note not in notes]
+        calls = {name: (lambda f=f, z=z: torch.autograd.grad(f(z[0], z[1]), z)) for name, f in losses.items()}
+        medians = by_turns(calls, device, size["seconds"])
+        made = rows(medians, "ours", "ms", lambda s: 1000 * s)
+        kept = {name: saved_bytes(f, z) / 1e6 for name, f in losses.items()}
+        table += [{**row, "what": f"N = {n:,}: {row['what']}", "kept for backward, MB": kept[row["what"]]} for row in made]
+    wide = torch.randn(2, size["pairs"][1], 1024, generator=generator(0), device="cpu").to(device).requires_grad_()
+    narrow = wide[..., :128].detach().requires_grad_()
+    notes.append(
+        f"Ours keeps {saved_bytes(nt_xent, narrow) / 1e6:.2f} MB at N = {size['pairs'][1]} and D = 128, "
+        f"{saved_bytes(nt_xent, wide) / 1e6:.2f} MB at D = 1,024: the embeddings grow with D, the (2N)² matrix does not."
+    )
+    return {"how": "Forward and backward of NT-Xent on N pairs, D = 128, float32.", "rows": table, "notes": notes}
+
+
+def saved_bytes(function: Callable, z: Tensor) -> int:
+    """Bytes autograd keeps for the backward pass, each storage counted once."""
+    storages = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept = function(z[0], z[1])
+    return sum(storages.values()) if kept is not None else 0
+
+
+def dropout(size: dict, runtime: Runtime) -> dict:
+    table, samples = [], size["mc_samples"]
+    images = patches(size["mc_images"], 64)
+    for name in size["encoders"]:
+        model = Classifier(build_encoder(name), 10).to(runtime.device, memory_format=torch.channels_last)
+        batch = prepare(images, 64, runtime.device)
+
+        def naive(model=model, batch=batch) -> Tensor:
+            with runtime.autocast():
+                return peers.naive_mc_dropout(model, batch, samples).cpu()
+
+        medians = by_turns({
+            "one forward pass": lambda model=model: embed(model, images, 64, runtime),
+            f"mc_dropout, T = {samples}": lambda model=model: mc_dropout(model, images, samples, runtime=runtime),
+            f"{samples} forward passes": naive,
+        }, runtime.device, size["seconds"])  # fmt: skip
+        one = np.median(medians["one forward pass"])
+        table += [
+            {"what": f"{name}: {what}", "ms": 1000 * float(np.median(some)), "spread": float(np.ptp(some) / np.median(some)),
+             "times one forward pass": float(np.median(some) / one)}
+            for what, some in medians.items()
+        ]  # fmt: skip
+    return {"how": f"{len(images)} images of 64 px.", "rows": table, "notes": []}
+
+
+def look(size: dict, runtime: Runtime) -> dict:
+    count, width = size["umap"]
+    features = {"a": np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)}
+    labels = {"a": np.zeros(count, int)}
+    figures.project({"a": features["a"][:200]}, labels)  # compiles
+    umap = by_turns({"umap": lambda: figures.project(features, labels, limit=count)}, torch.device("cpu"), 0.1)["umap"]
+    code = (
+        "import time, importlib, pkgutil, torch; s = time.perf_counter(); import src; "
+        "[importlib.import_module(m.name) for m in pkgutil.walk_packages(src.__path__, 'src.')]; "
+        "print(time.perf_counter() - s)"
+    )
+    imports = [float(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT)) for _ in range(3)]
+    made = {f"UMAP of {count:,} × {width:,} features": umap, "import of every src module, torch being there": imports}
+    table = [
+        {"what": what, "s": float(np.median(some)), "spread": float(np.ptp(some) / np.median(some))}
+        for what, some in made.items()
+    ]
+    return {"how": "After one warm-up projection; imports each in a process of its own.", "rows": table, "notes": []}
+
+
+def end_to_end(size: dict, runtime: Runtime) -> dict:
+    table = []
+    for name in size["encoders"]:
+        table += training.end_to_end(patches(size["images"][name]), name, size["batch"], runtime, size["seconds"])
+    how = (
+        "Network alone: forward, loss, backward and fused Adam on one fixed batch that is already on the device. pretrain: "
+        "`src.pretrain.pretrain` itself, second epoch of two."
+    )
+    return {"how": how, "rows": table, "notes": []}
+
+
+def waterfall(size: dict, runtime: Runtime) -> dict:
+    images, batch = patches(size["images"]["custom_cnn"]), size["batch"]
+    workers = len(__import__("os").sched_getaffinity(0))
+    steps = training.waterfall_steps(images, batch, runtime, workers)
+    medians = by_turns(steps, runtime.device, 4 * size["seconds"])
+    first = np.median(next(iter(medians.values())))
+    table = [
+        {"what": name, "views/s": 2 * batch / float(np.median(some)), "spread": float(np.ptp(some) / np.median(some)),
+         "faster than published by": float(first / np.median(some))}
+        for name, some in medians.items()
+    ]  # fmt: skip
+    how = f"A training step of the Custom CNN, batch {batch}; each row keeps the changes above it; {workers} workers in row 1."
+    notes = [] if runtime.device.type == "cuda" else ["torch.compile and CUDA graphs: rows of a GPU only, not measured."]
+    return {"how": how, "rows": table, "notes": notes}
+
+
+def arithmetic(size: dict, runtime: Runtime) -> dict:
+    how = (
+        "Counted, not timed: operations by torch's counter (forward and backward at 64 px), bytes as the outputs of all "
+        "layers in bfloat16 written and read once each way; peaks from the makers' data sheets (989 TFLOP/s and 3.35 TB/s, "
+        f"71 TFLOP/s and 0.94 TB/s, dense bfloat16). That {estimate.REACHED:.0%} of the peak is reached is a guess."
+    )
+    need = 45_000 * (table := estimate.table())[0]["GFLOP/view"] / 1000
+    note = (
+        f"The study's 161.8 M views in an hour are 45,000 views/s: for the Custom CNN {need:,.0f} TFLOP/s, "
+        f"{need / 989:.0%} of an H100's peak, and {45e-3 * table[0]['MB/view'] / 1e3:.2f} TB/s, "
+        f"{45e-3 * table[0]['MB/view'] / 3.35e3:.0%} of its bandwidth."
+    )
+    return {"how": how, "rows": table, "notes": [note]}
+
+
+TABLES = {
+    "augmentation": ("Views, one core", augmentation), "loss": ("Loss", loss), "dropout": ("MC Dropout", dropout),
+    "look": ("Pictures and imports", look), "end_to_end": ("Training against the network alone", end_to_end),
+    "waterfall": ("From the published pipeline to ours, one change a row", waterfall),
+    "arithmetic": ("What arithmetic allows", arithmetic),
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--small", action="store_true", help="a minute on a CPU, to see that it runs: writes no README")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="tables to make anew")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results", help="folder for <device>.json")
+    args = parser.parse_args()
+    try:
+        runtime = pick(args.device, args.precision)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    started, size, tables = time.perf_counter(), SMALL if args.small else FULL, {}
+    for name in args.only:
+        title, make = TABLES[name]
+        tables[title] = make(size, runtime)
+        print(f"{title}: {time.perf_counter() - started:.0f} s so far", *tables[title]["rows"], sep="\n  ", flush=True)
+    about = {**record(runtime), "threads": torch.get_num_threads(), "command": " ".join(["python", *sys.argv]),
+             "minutes": (time.perf_counter() - started) / 60}  # fmt: skip
+    path = args.out / f"{runtime.device.type}{'-small' if args.small else ''}.json"
+    write({"about": about, "tables": tables}, path, None if args.small else ROOT / "benchmarks/README.md")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

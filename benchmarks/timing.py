@@ -1,0 +1,95 @@
+"""Timing by turns, and results as JSON and as markdown tables."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+REPEATS = 3
+
+
+def by_turns(candidates: dict[str, Callable], device: torch.device, seconds: float = 1.0) -> dict[str, list[float]]:
+    """Seconds a call of each candidate, three times over: the median of as many calls as fit into `seconds`.
+
+    One warm-up call each; then A B C, B C A, C A B …, so that a busy minute, or what one leaves in the caches, falls on
+    all alike.
+    """
+    for call in candidates.values():
+        _clock(call, device)
+    once = {name: _clock(call, device) for name, call in candidates.items()}
+    rounds = max(1, min(200, int(seconds / sum(once.values()))))
+    names, medians = list(once), {name: [] for name in once}
+    for _ in range(REPEATS):
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for turn in range(rounds):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                times[name].append(_clock(candidates[name], device))
+        for name in names:
+            medians[name].append(statistics.median(times[name]))
+    return medians
+
+
+def _clock(call: Callable, device: torch.device) -> float:
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    started = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - started
+
+
+def rows(medians: dict[str, list[float]], ours: str, unit: str, of: Callable[[float], float]) -> list[dict]:
+    """One row a candidate: its number (`of` seconds), the spread over the repeats, and how many times `ours` is as fast."""
+    best = statistics.median(medians[ours])
+    return [
+        {"what": name, unit: of(statistics.median(some)), "spread": (max(some) - min(some)) / statistics.median(some),
+         f"{ours} is faster by": statistics.median(some) / best}
+        for name, some in medians.items()
+    ]  # fmt: skip
+
+
+def markdown(result: dict) -> str:
+    """Every table of a result file, with what it ran on above."""
+    about = result["about"]
+    head = (
+        f"{about['hardware']}, {about['threads']} threads, {about['precision']}, torch {about['torch']}, commit "
+        f"{about['commit']}, {about['date']}; `{about['command']}`, {about['minutes']:.1f} minutes."
+    )
+    return "\n\n".join([head, *(_table(title, table) for title, table in result["tables"].items())])
+
+
+def _table(title: str, table: dict) -> str:
+    columns = list(dict.fromkeys(key for row in table["rows"] for key in row))
+    lines = [
+        "| " + " | ".join(columns) + " |", "|" + "|".join("---" if n == 0 else "--:" for n in range(len(columns))) + "|",
+        *("| " + " | ".join(_cell(key, row.get(key)) for key in columns) + " |" for row in table["rows"]),
+    ]  # fmt: skip
+    return "\n".join([f"### {title}", "", table["how"], "", *lines, *(f"\n{note}" for note in table["notes"])])
+
+
+def _cell(column: str, value) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, str | int):
+        return f"{value:,}" if isinstance(value, int) else value
+    if column == "spread" or "share" in column:
+        return f"{value:.1%}"
+    text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{text} ×" if "faster" in column or "times" in column else text
+
+
+def write(result: dict, path: Path, readme: Path | None) -> None:
+    """The result as JSON; and its tables into the README, between the markers of this file's name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    if readme is None:
+        return
+    start, end = f"<!-- {path.stem} -->\n", f"<!-- end of {path.stem} -->\n"
+    text = readme.read_text()
+    if start not in text or end not in text:
+        raise SystemExit(f"error: {readme} has no lines {start.strip()!r} and {end.strip()!r} to put the tables between")
+    before, rest = text.split(start)
+    readme.write_text(before + start + "\n" + markdown(result) + "\n\n" + end + rest.split(end)[1])
