@@ -15,6 +15,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from torch import nn
 
+from src import checkpoints
 from src.encoders import build_encoder, projection_head
 from src.parallel import GlobalBatchNorm, World, agree, gather, join, share, synchronised, wrapped
 
@@ -27,15 +28,16 @@ LAUNCH = [
 
 @pytest.fixture(scope="module")
 def session(command, tmp_path_factory):
-    """What each of two ranks saw, how the launcher ended after rank 1 was killed, and how many seconds after."""
+    """What two ranks saw, how the launcher ended after rank 1 was killed, how many seconds after, and the folder."""
     out = tmp_path_factory.mktemp("ranks")
     plain = command("tests.ranks")
     plain["env"]["PYTHONPATH"] = str(plain["cwd"])
     plain["args"] = [*LAUNCH, ranks.__file__, str(out)]
-    process = subprocess.run(**plain, capture_output=True, text=True, timeout=120, check=False)
+    process = subprocess.run(**plain, capture_output=True, text=True, timeout=240, check=False)
     ended = time.time()
     assert (out / "killed").exists(), process.stderr
-    return [torch.load(out / f"rank{k}.pt") for k in (0, 1)], process, ended - float((out / "killed").read_text())
+    seconds = ended - float((out / "killed").read_text())
+    return [torch.load(out / f"rank{k}.pt") for k in (0, 1)], process, seconds, out
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +108,35 @@ def test_one_that_wants_to_stop_stops_both(together):
 
 
 def test_a_killed_process_ends_the_run_within_a_minute_and_is_named(session):
-    _, process, seconds = session
+    _, process, seconds, _ = session
     assert process.returncode == 1
     assert seconds < 60
     cause = process.stderr.split("Root Cause")[1]
     assert re.search(r"rank +: 1 .*exitcode +: -9 .*Signal 9 \(SIGKILL\)", cause, re.DOTALL)
+
+
+def test_pretraining_in_two_processes_has_the_history_of_one(together, tmp_path):
+    expected = ranks.pretrained(tmp_path, seed=1)
+    for rank in together:
+        assert rank["history"]["epoch"] == [0, 1, 2]
+        assert rank["history"]["loss"][1:] == pytest.approx(expected["loss"][1:], rel=1e-4)
+
+
+def test_only_the_first_process_writes(together):
+    first, second = (rank["written"] for rank in together)
+    assert {"lock"} < set(first)
+    assert second == ["lock"]
+
+
+def test_one_process_goes_on_where_two_were_killed(session, tmp_path):
+    out = session[-1]
+    run = out / "runs" / "custom_cnn_2ep_seed2"
+    _, about = checkpoints.load(run / "last.pth")
+    assert (about["epoch"], about["step"]) == (2, 1)  # the fourth of six steps was the last to be saved
+    expected = ranks.pretrained(tmp_path, seed=2)
+    history = ranks.pretrained(out, seed=2)
+    assert history["epoch"] == [0, 1, 2]
+    assert history["loss"][1:] == pytest.approx(expected["loss"][1:], rel=1e-4)
 
 
 # One process alone
