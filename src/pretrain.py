@@ -187,7 +187,7 @@ def main() -> None:
     saving = {key: args.pop(key) for key in ("runs", "save_minutes", "save_steps")}
     resume = False if resume == "false" else resume
     try:
-        world = join()  # before anything touches a GPU
+        world = join(torch.device("cpu") if args["device"] == "cpu" else None)  # before anything touches a GPU
         runtime = pick(args.pop("device"), args.pop("precision"))
         store = PatchStore.open(store_path)
         channels = store.images.shape[-1]
