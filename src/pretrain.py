@@ -57,6 +57,11 @@ def views(batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator, worl
     return augment(batch, rng, part), augment(batch, rng, part)
 
 
+def shuffled(count: int, seed: int, epoch: int) -> Tensor:
+    """Row numbers in the order of an epoch, (count,): a fresh permutation each."""
+    return torch.randperm(count, generator=generator(seed, epoch))
+
+
 def untrained(config: PretrainConfig) -> nn.Module:
     """The encoder as `pretrain` starts it: the "before" of every comparison."""
     torch.manual_seed(seed_of(config.seed))
@@ -67,7 +72,8 @@ def pretrain(
     images: np.ndarray, config: PretrainConfig, out: str | Path, *,
     runtime: Runtime | None = None, probe: Callable[[nn.Module], float] | None = None, probe_every: int = 5,
     data: dict[str, Any] | None = None, runs: str | Path | None = None, resume: str | bool = "auto",
-    save_minutes: float = 5.0, save_steps: int | None = None,
+    save_minutes: float = 5.0, save_steps: int | None = None, loss: Callable[..., Tensor] | None = None,
+    order: Callable[..., Tensor] | None = None, pairs: Callable[..., tuple[Tensor, Tensor]] | None = None,
 ) -> Pretrained:  # fmt: skip
     """Pretrain an encoder on unlabelled images.
 
@@ -82,6 +88,8 @@ def pretrain(
         resume: "auto" goes on where the run was stopped, and returns a finished one as it is; "force" goes on with
             another config too; False starts anew.
         save_minutes, save_steps: how often a state is saved to go on from; the steps in addition, if given.
+        loss, order, pairs: what stands in for `nt_xent`, `shuffled` and `views`, with the same arguments, in experiments
+            such as `src.audit`, which describes it in `data`.
 
     Raises:
         ValueError: batch larger than the data, no epochs, or wrong number of channels.
@@ -108,7 +116,8 @@ def pretrain(
              "versions": record(runtime)}  # fmt: skip
     model = synchronised(model, world)
     with Run(folder, about, save_minutes, save_steps, world) as run:
-        training = _training(images, config, model, runtime, world, probe, probe_every)
+        training = _training(images, config, model, runtime, world, probe, probe_every,
+                             (loss or nt_xent, order or shuffled, pairs or views))  # fmt: skip
         progress = train(
             run, training, resume, lambda: {"epoch": 0, "knn": probe(encoder) if probe and world.first else None}
         )
@@ -116,8 +125,10 @@ def pretrain(
         return Pretrained(encoder.eval(), pd.DataFrame(progress.history), _finish(run, out, config, progress))
 
 
-def _training(images, config: PretrainConfig, model, runtime: Runtime, world: World, probe, probe_every) -> Training:
-    encoder, head = model
+def _training(
+    images, config: PretrainConfig, model, runtime: Runtime, world: World, probe, probe_every, hooks
+) -> Training:
+    (encoder, head), (objective, order, pairs) = model, hooks
     augment = SimCLRAugmentation(config.image_size, **config.augmentation)
     steps = len(images) // config.batch_size
     data, several = resident(images, runtime.device), wrapped(model, world)
@@ -125,17 +136,17 @@ def _training(images, config: PretrainConfig, model, runtime: Runtime, world: Wo
 
     def rows(epoch: int, first: int) -> Iterator[Tensor]:
         model.train()
-        order = torch.randperm(len(images), generator=generator(config.seed, epoch))
-        rows_S_n = order[: steps * config.batch_size].view(steps, config.batch_size)
+        rows_N = order(len(images), config.seed, epoch)[: steps * config.batch_size]
+        rows_S_n = rows_N.view(steps, config.batch_size)
         return batches(data, share(rows_S_n[first:].T, world).T, runtime.device)
 
     def loss(epoch: int, step: int, batch: Tensor) -> Tensor:
-        pair = views(batch, augment, generator(config.seed, epoch, step), world)
+        pair = pairs(batch, augment, generator(config.seed, epoch, step), world)
         # dropout draws from the global generator: seeding it here makes every step a function of its number
         torch.manual_seed(seed_of(config.seed, epoch, step, 1, *own))
         with runtime.autocast():
             z_i, z_j = several(torch.cat(pair)).chunk(2)
-        return nt_xent(gather(z_i, world), gather(z_j, world), config.temperature)
+        return objective(gather(z_i, world), gather(z_j, world), config.temperature)
 
     def judge(epoch: int, row: Row) -> Row:
         due = probe and world.first and (epoch % probe_every == 0 or epoch == config.epochs)
