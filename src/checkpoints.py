@@ -61,13 +61,13 @@ def save(path: str | Path, state: dict[str, Any], about: dict[str, Any]) -> Path
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"format": FORMAT_VERSION, **about}
     text = json.dumps(about, indent=1)  # raises before anything is written if a value isn't plain
-    with _replacing(path.with_suffix(".json")) as beside, _replacing(path) as partial:
+    with replacing(path.with_suffix(".json")) as beside, replacing(path) as partial:
         beside.write_text(text + "\n")
         torch.save({"state": state, "about": json.loads(text)}, partial)
     return path
 
 
-class _replacing:
+class replacing:
     """Write to a temporary name; rename over the target on success, remove on failure."""
 
     def __init__(self, target: Path) -> None:
@@ -86,7 +86,7 @@ class _replacing:
 def copy(source: Path, target: Path) -> Path:
     """Copy a checkpoint and its `.json` to another name, each atomically."""
     for suffix in (".json", ".pth"):
-        with _replacing(target.with_suffix(suffix)) as partial:
+        with replacing(target.with_suffix(suffix)) as partial:
             shutil.copyfile(source.with_suffix(suffix), partial)
     return target
 
