@@ -47,7 +47,7 @@ def _for_the_eye(numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def scene_both_ways(scene: Scene, about: dict) -> Figure:
-    """The scene stretched for the eye, and as the network sees it; below, the tones of its tiles would be compared.
+    """The scene stretched for the eye, and as the network sees it.
 
     Args:
         about: of the calibration.
@@ -73,10 +73,7 @@ def map_panels(
     out, summary = Path(out), json.loads((Path(out) / "map.json").read_text())
     with open_scene(path, bands, **options) as scene:
         picture = _for_the_eye(*_preview(scene))
-    rasters = {}
-    for name in ("class", "score", "flagged"):
-        with rasterio.open(out / f"{name}.tif") as file:
-            rasters[name] = file.read(1, out_shape=picture.shape[:2], masked=True)
+    rasters = {name: _raster(out, name, picture) for name in ("class", "score", "flagged")}
     figure, (seen, classes, score, flagged) = _panels(4, picture.shape[:2])
     seen.imshow(picture, interpolation="nearest")
     seen.set_title(f"{summary['scene']}\n(stretched to its own 2–98 %)", fontsize=9)
@@ -86,12 +83,33 @@ def map_panels(
     bar.ax.axvline(summary["threshold"], color="c", lw=2)
     bar.ax.tick_params(labelsize=7)
     score.set_title(f"{SCORE_NAMES[summary['score']]}: bright = unlike EuroSAT\n(line: the threshold)", fontsize=9)
-    flagged.imshow(picture, interpolation="nearest")
-    flags = np.ma.masked_where(rasters["flagged"].filled(0) != 1, rasters["flagged"])
-    flagged.imshow(flags, cmap=ListedColormap(["red"]), alpha=0.5, interpolation="nearest")
+    _draw_flags(flagged, picture, rasters["flagged"])
     flagged.set_title(f"do not trust the map here: {summary['flagged']:.1%}\n"
                       f"(of EuroSAT's validation tiles: {1 - summary['keep']:.0%})", fontsize=9)  # fmt: skip
     return figure
+
+
+def flag_panels(path: str | Path, outs: dict[str, Path], bands: Sequence[str | int] | None = None, **options) -> Figure:
+    """What each score flags of one scene, side by side; `outs`: what `map_scene` wrote for it, by score."""
+    with open_scene(path, bands, **options) as scene:
+        picture = _for_the_eye(*_preview(scene))
+    figure, axes = _panels(len(outs), picture.shape[:2])
+    for axis, (name, out) in zip(axes, outs.items(), strict=True):
+        share = json.loads((out / "map.json").read_text())["flagged"]
+        _draw_flags(axis, picture, _raster(out, "flagged", picture))
+        axis.set_title(f"{SCORE_NAMES[name]}: {share:.1%}", fontsize=9)
+    return figure
+
+
+def _raster(out: Path, name: str, picture: np.ndarray) -> np.ma.MaskedArray:
+    with rasterio.open(out / f"{name}.tif") as file:
+        return file.read(1, out_shape=picture.shape[:2], masked=True)
+
+
+def _draw_flags(axis: plt.Axes, picture: np.ndarray, flagged: np.ma.MaskedArray) -> None:
+    axis.imshow(picture, interpolation="nearest")
+    flags = np.ma.masked_where(flagged.filled(0) != 1, flagged)
+    axis.imshow(flags, cmap=ListedColormap(["red"]), vmin=0, vmax=1, alpha=0.45, interpolation="nearest")
 
 
 def _draw_classes(figure: Figure, axis: plt.Axes, numbers: np.ma.MaskedArray, shares: dict[str, float]) -> None:

@@ -286,7 +286,7 @@ def _tasks(root: Path, seed: int, bigearthnet: int, eurosat: int, ucmerced: int)
             size = {0: (256, 253), 1: (247, 256)}.get(n, (256, 256)) if label == 0 else (256, 256)
             file = root / "UCMerced_LandUse/Images" / name / f"{name}{n:02d}.tif"
             yield lambda f=file, k=name, s=size, r=[seed, 2, label, n]: _write_tiff(f, k, s, np.random.default_rng(r))
-    yield lambda: _write_scene(root / "scene", np.random.default_rng([seed, 3]))
+    yield lambda: _write_scene(root / "scenes/made_scene", np.random.default_rng([seed, 3]))
     (root / "splits").mkdir(parents=True)
     (root / "splits/train.csv").write_text("".join(f"{name}\n" for name in names))
 
@@ -349,7 +349,8 @@ def make_demo(
 
     Returns:
         `root`, holding `BigEarthNet-v1.0/`, `splits/train.csv`, `eurosat/2750/` (and all bands, where EuroSAT's
-        archive has them), `UCMerced_LandUse/Images/`, `scene/B04.tif` … and `demo.json`. It appears only when whole.
+        archive has them), `UCMerced_LandUse/Images/`, `scenes/made_scene/B04.tif` … and `demo.json`. It appears
+        only when whole.
 
     Raises:
         FileExistsError: `root` holds something that this function did not make.

@@ -106,7 +106,7 @@ def _files(path: Path, bands: Sequence[str | int] | None) -> list[tuple[Path, st
     if path.is_dir():
         return [(_band_file(path, str(band)), 1) for band in bands or RGB]
     if not path.is_file():
-        raise DataError(f"no scene {path}: expected {LAYOUTS}")
+        raise DataError(f"no scene {path}: expected {LAYOUTS} (SETUP.md, Map a scene; PROFILE = 'demo' makes one)")
     if bands is None:
         with _open(path) as file:
             named = set(RGB) <= {str(name) for name in file.descriptions}
