@@ -118,5 +118,8 @@ def _draw_classes(figure: Figure, axis: plt.Axes, numbers: np.ma.MaskedArray, sh
     axis.imshow(numbers, cmap=colors, vmin=-0.5, vmax=len(shares) - 0.5, interpolation="nearest")
     axis.set_title("classes, right or wrong", fontsize=9)
     there = [(n, name, share) for n, (name, share) in enumerate(shares.items()) if share > 0]
-    handles = [Patch(color=f"C{n}", label=f"{name} {share:.0%}") for n, name, share in there]
+    handles = [
+        Patch(color=f"C{n}", label=f"{name} {share:.0%}" if share >= 0.005 else f"{name} <1%")
+        for n, name, share in there
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)

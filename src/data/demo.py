@@ -286,7 +286,7 @@ def _tasks(root: Path, seed: int, bigearthnet: int, eurosat: int, ucmerced: int)
             size = {0: (256, 253), 1: (247, 256)}.get(n, (256, 256)) if label == 0 else (256, 256)
             file = root / "UCMerced_LandUse/Images" / name / f"{name}{n:02d}.tif"
             yield lambda f=file, k=name, s=size, r=[seed, 2, label, n]: _write_tiff(f, k, s, np.random.default_rng(r))
-    yield lambda: _write_scene(root / "scenes/made_scene", np.random.default_rng([seed, 3]))
+    yield lambda: write_scene(root / "scenes/made_scene", np.random.default_rng([seed, 3]))
     (root / "splits").mkdir(parents=True)
     (root / "splits/train.csv").write_text("".join(f"{name}\n" for name in names))
 
@@ -315,7 +315,7 @@ def _foreign(rng: RNG, number: int, n: int) -> np.ndarray:
     return rgb[..., [2, 1, 0, 0]]
 
 
-def _write_scene(folder: Path, rng: RNG, n: int = 128) -> None:
+def write_scene(folder: Path, rng: RNG, n: int = 128) -> None:
     """One scene as Sentinel-2 bands, 620 × 500 pixels: all classes in three rows of squares, in the fourth what is none
     of them; its right edge, as a swath's, is slanted and 0 beyond."""
     covers = [paint(rng, n) for paint, _ in PAINTERS.values()]
