@@ -136,7 +136,7 @@ def calibrate(
         "format": FORMAT_VERSION, "checkpoint": Path(checkpoint).name, "checkpoint_sha256": fingerprint(checkpoint),
         "classes": list(about["classes"]), "data": store.about, "seed": about["config"]["seed"],
         "tile": store.images.shape[1], "dtype": str(store.images.dtype),
-        "stretch": about["data"].get("stretch", EUROSAT_STRETCH),
+        "stretch": (about["data"] or {}).get("stretch", EUROSAT_STRETCH),
         "keep": keep, "thresholds": thresholds,
         "test_flagged": {name: float((test[name] > thresholds[name]).mean()) for name in scores},
         "tones": tones(train).tolist(),
@@ -144,7 +144,7 @@ def calibrate(
 
 
 def _check_data(about: dict[str, Any], checkpoint: str | Path, store: PatchStore) -> None:
-    trained = about["data"]
+    trained = about["data"] or {}  # a classifier may have been trained on arrays, with nothing said of them
     same = all(trained.get(key, store.meta.get(key)) == store.meta.get(key) for key in ("kind", "sha256", "shape"))
     if not same or list(about["classes"]) != store.meta.get("classes"):
         raise DataError(

@@ -39,10 +39,11 @@ def _preview(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _for_the_eye(numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Digital numbers between the scene's own percentiles 2 and 98: colours, but not the network's."""
+    """Digital numbers between the scene's own percentiles 2 and 98, square root so that ground shows beside cloud:
+    colours for people, not the network's."""
     rgb = numbers[..., [ALL_BANDS.index(band) for band in RGB] if numbers.shape[-1] == 12 else slice(3)]
     low, high = np.percentile(rgb[valid], (2, 98))
-    grey = ((rgb.astype(float) - low) / max(high - low, 1) * 255).clip(0, 255).astype(np.uint8)
+    grey = (255 * ((rgb.astype(float) - low) / max(high - low, 1)).clip(0, 1) ** 0.5).astype(np.uint8)
     return np.where(valid[..., None], grey, 255)
 
 
@@ -55,7 +56,7 @@ def scene_both_ways(scene: Scene, about: dict) -> Figure:
     numbers, valid = _preview(scene)
     figure, axes = _panels(2, valid.shape)
     axes[0].imshow(_for_the_eye(numbers, valid), interpolation="nearest")
-    axes[0].set_title("stretched to its own 2–98 %", fontsize=9)
+    axes[0].set_title("stretched for the eye", fontsize=9)
     seen = rendered(numbers, about)
     axes[1].imshow(seen if seen.dtype == np.uint8 else as_rgb(seen), interpolation="nearest")
     axes[1].set_title(f"as the network sees it (white = DN {about['stretch']:g})", fontsize=9)
@@ -76,7 +77,7 @@ def map_panels(
     rasters = {name: _raster(out, name, picture) for name in ("class", "score", "flagged")}
     figure, (seen, classes, score, flagged) = _panels(4, picture.shape[:2])
     seen.imshow(picture, interpolation="nearest")
-    seen.set_title(f"{summary['scene']}\n(stretched to its own 2–98 %)", fontsize=9)
+    seen.set_title(f"{summary['scene']}\n(stretched for the eye)", fontsize=9)
     _draw_classes(figure, classes, rasters["class"], summary["classes"])
     drawn = score.imshow(rasters["score"], cmap="magma", interpolation="nearest")
     bar = figure.colorbar(drawn, ax=score, orientation="horizontal", fraction=0.05, pad=0.02)

@@ -51,7 +51,7 @@ class Scene:
         valid = np.all(masks, axis=0) & np.isfinite(values).all(-1)
         if self.nodata is not None:  # all bands: one dark band alone is water, not nothing
             valid &= ~(values == self.nodata).all(-1)
-        if values.dtype != np.uint8:
+        if values.dtype != np.uint8 and (values.dtype != np.uint16 or self.scale != 1 or self.offset):
             numbers = np.nan_to_num(values.astype(np.float64)) * self.scale - self.offset
             values = numbers.round().clip(0, 65535).astype(np.uint16)
         return values, valid
