@@ -17,7 +17,7 @@ from src.data.scene import Scene, open_scene
 from src.figures import SCORE_NAMES
 from src.tiles import NO_CLASS
 
-PIXELS = 700  # of a picture's longer side; a scene is read no finer
+PIXELS = 300  # of a picture's longer side: a scene is read no finer, and a notebook stays small
 
 
 def _panels(count: int, shape: tuple[int, int]) -> tuple[Figure, np.ndarray]:
