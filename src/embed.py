@@ -90,7 +90,7 @@ def _features(encoder: nn.Module, images: list[np.ndarray], channels: int, runti
     if len({image.shape for image in images}) == 1:  # the usual case, in one go
         batch = prepare(np.stack(images), encoder.image_size, runtime.device)
     else:
-        batch = torch.cat([prepare(image[None], encoder.image_size, runtime.device) for image in images])
+        batch = torch.cat([prepare(np.stack([image]), encoder.image_size, runtime.device) for image in images])
     with runtime.autocast():
         return encoder(batch).float().cpu().numpy()
 

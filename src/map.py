@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 
 from src.calibration import DEFAULT_SCORE, SCORES, Calibration, calibrate, calibration_path, differences
 from src.checkpoints import CheckpointError, load_classifier, replacing
@@ -23,6 +24,10 @@ from src.data.scene import Scene, open_scene
 from src.data.store import DataError, PatchStore
 from src.runtime import Runtime, pick, record
 from src.tiles import RASTERS, blend, cell_edges, cells_of, score_tiles, shares, tile_starts, write_cog
+
+# MB of raster blocks that GDAL keeps: its own default is 5 % of the machine's memory. Said before a process first reads
+# a raster it holds; later it has no effect
+CACHE = 256
 
 
 def map_scene(
@@ -52,7 +57,10 @@ def map_scene(
     about, tile = calibration.about, calibration.about["tile"]
     if not -(-tile // 16) <= stride <= tile:
         raise ValueError(f"stride must lie between {-(-tile // 16)} and {tile} pixels, got {stride}")
-    with open_scene(path, bands, scale=scale, offset=offset, nodata=nodata) as scene:
+    with (
+        rasterio.Env(GDAL_CACHEMAX=CACHE),
+        open_scene(path, bands, scale=scale, offset=offset, nodata=nodata) as scene,
+    ):
         _check(scene, trained["config"]["in_channels"], tile)
         settings = _settings(scene, about, score, stride, runtime)
         if (done := _finished(out, settings)) is not None:

@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory, encoder):
 
 def alone(encoder, image):
     with torch.inference_mode():
-        return encoder(prepare(image[None], 16, torch.device("cpu")))[0].numpy()
+        return encoder(prepare(np.stack([image]), 16, torch.device("cpu")))[0].numpy()
 
 
 def test_a_folder_of_any_images_row_by_row(tmp_path, encoder, checkpoint, run_module):

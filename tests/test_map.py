@@ -278,7 +278,7 @@ def test_a_scene_unlike_the_training_data_is_told_before_it_is_mapped(tmp_path, 
     assert "degrees" in said(
         scene(usual, "turned.tif", crs="EPSG:4326", transform=Affine(1e-4, 0, 9, 0, -1e-4, 50)), known
     )
-    with pytest.warns(UserWarning, match="outside the tones"):
+    with pytest.warns(UserWarning, match="outside the tones"), pytest.warns(UserWarning, match="offset 1000"):
         map_scene(tmp_path / "bright.tif", files / "c.pth", tmp_path / "out", known, stride=TILE, runtime=FLOAT32)
     assert len(json.loads((tmp_path / "out/map.json").read_text())["warnings"]) == 2
 
