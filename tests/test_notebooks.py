@@ -39,6 +39,16 @@ def test_committed_clean_with_parameters_first_and_no_logic_of_its_own(path):
     )
 
 
+@pytest.mark.parametrize("number", ["08", "10"])
+def test_committed_as_it_ran_it_names_no_folder_of_that_machine(number):
+    (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    cells, text = code_cells(path), path.read_text()
+    assert cells[0].metadata.tags == ["parameters"] and any(cell.outputs for cell in cells)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [word for word in ("/tmp/", "/home/", "papermill", "injected-parameters") if word in text]
+    assert len(text) < 1_000_000
+
+
 @pytest.mark.parametrize("numbers", ["01 02 03 04", "05 06 07"])
 def test_notebooks_of_a_kind_differ_in_parameters_and_prose_alone(numbers):
     kind = [[cell.source for cell in code_cells(path)] for path in TRAINING if path.name[:2] in numbers.split()]
