@@ -1,7 +1,7 @@
 # Everything runs from a clean clone: Python >= 3.11, make and a package registry are all it needs.
 PYTHON ?= python3
 BIN = .venv/bin
-NOTEBOOKS = $(sort $(notdir $(wildcard notebooks/0[1-8]_*.ipynb)))
+NOTEBOOKS = $(sort $(notdir $(wildcard notebooks/0[1-8]_*.ipynb notebooks/10_*.ipynb)))
 
 .PHONY: help demo test soak lint clean data-eurosat data-eurosat-allbands data-ucmerced data-bigearthnet-v1 data-bigearthnet-v2
 help: ## what can be made

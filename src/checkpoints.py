@@ -170,6 +170,18 @@ def load_classifier(path: str | Path, expect: str | None = None) -> tuple[Classi
     return classifier.eval(), about
 
 
+def best_classifier(folder: str | Path) -> Path:
+    """Of the fine-tuned classifiers in a folder the one with the highest validation accuracy.
+
+    Raises:
+        CheckpointError: there is none, or one that can't be used.
+    """
+    files = sorted(Path(folder).glob("final_supervised_model_*.pth"))
+    if not files:
+        raise CheckpointError(f"no classifier in {folder}: run notebook 05 (06 and 07 for the large encoders) first")
+    return max(files, key=lambda file: load(file)[1]["metrics"]["val_accuracy"])
+
+
 def _build(config: dict[str, Any], path: str | Path, expect: str | None) -> nn.Module:
     if expect is not None and config["encoder"] != expect:
         raise CheckpointError(f"{path} holds the encoder {config['encoder']!r}, expected {expect!r}: pick another file")

@@ -24,6 +24,7 @@ class Profile:
     records: Path  # of every encoder
     runs: Path  # a folder for every run: what it takes to go on (see src.runs)
     figures: Path
+    scene: Path  # a Sentinel-2 scene to map
     epochs: dict[str, int]  # of pretraining: "long" (notebooks 01, 03, 04) and "short" (02)
     batch_size: int  # images, in pretraining and in fine-tuning
     image_size: int  # pixels
@@ -98,14 +99,16 @@ def open_profile(name: str, workspace: str | Path | None = None, encoder: str = 
     if name == "paper":
         return Profile(
             data=root / "data", models=root / "models" / own, records=root / "models/records",
-            runs=root / "runs", figures=root / "umap_visualizations", epochs={"long": 300, "short": 50},
-            batch_size=64, image_size=64, phases=(10, 10, 80), lr_finetune=1e-4, mc_samples=50, probe_every=5,
+            runs=root / "runs", figures=root / "umap_visualizations", scene=root / "data/scenes/real_cell",
+            epochs={"long": 300, "short": 50}, batch_size=64, image_size=64, phases=(10, 10, 80), lr_finetune=1e-4,
+            mc_samples=50, probe_every=5,
         )  # fmt: skip
     if name == "demo":
         (long, short), phases = _DEMO_EPOCHS[encoder]
         return Profile(
             data=make_demo(root / "data/demo"), models=root / "models/demo" / own,
             records=root / "models/demo/records", runs=root / "runs/demo", figures=root / "umap_visualizations/demo",
+            scene=root / "data/demo/scenes/made_scene",
             epochs={"long": long, "short": short}, batch_size=32, image_size=32, phases=phases, lr_finetune=3e-4,
             mc_samples=20, probe_every=4,
         )  # fmt: skip

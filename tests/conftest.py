@@ -25,8 +25,8 @@ torch.set_num_threads(1)  # networks are small: more threads would mostly wait f
 def _write_band(path, band, **profile):
     with rasterio.open(
         path, "w", driver="GTiff", height=band.shape[-2], width=band.shape[-1], dtype=band.dtype,
-        crs="EPSG:32633", transform=Affine(10, 0, 600000, 0, -10, 5000000),
-        **{"count": 1 if band.ndim == 2 else len(band), **profile},
+        **{"crs": "EPSG:32633", "transform": Affine(10, 0, 600000, 0, -10, 5000000),
+           "count": 1 if band.ndim == 2 else len(band), **profile},
     ) as file:  # fmt: skip
         file.write(band if band.ndim == 3 else band[None])
 

@@ -44,3 +44,17 @@ def build_and_die(root, path, write):
 
     ingest._pwrite = counted
     build(root, path)
+
+
+def map_slowly(path, checkpoint, out):
+    """A map in strips of one row of tiles, ten milliseconds each."""
+    from src import tiles
+    from src.calibration import Calibration, calibration_path
+    from src.map import map_scene
+    from src.runtime import pick
+
+    score_strip = tiles._score_strip
+    tiles._score_strip = lambda *args: (time.sleep(0.01), score_strip(*args))[1]
+    tiles.STRIP_TILES = 1
+    known = Calibration.load(calibration_path(checkpoint), checkpoint)
+    map_scene(path, checkpoint, out, known, stride=16, runtime=pick("cpu", "float32"))

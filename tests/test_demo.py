@@ -127,6 +127,23 @@ def test_second_call_writes_nothing(root):
     assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))} == before
 
 
+def test_the_scene_has_the_bands_of_one_grid_a_slanted_edge_and_what_no_class_is(root):
+    layers = []
+    for band in ("B02", "B03", "B04", "B08"):
+        with rasterio.open(root / f"scenes/made_scene/{band}.tif") as file:
+            assert (file.count, file.shape, file.dtypes, file.nodata) == (1, (500, 620), ("uint16",), None)
+            assert file.crs.to_epsg() == 32633 and file.res == (10, 10)
+            layers.append(file.read(1))
+    scene = np.stack(layers, -1)
+    nothing = (scene == 0).all(-1)
+    assert nothing[0].sum() < nothing[-1].sum() and not nothing[:, :550].any()
+    assert (scene[~nothing] > 0).all()
+    cloud, ground = scene[400:490, 400:550, :3], scene[:380, :550, :3]
+    assert cloud.mean() > 2 * ground.mean()
+    jpegs, _ = images(root)
+    assert abs((ground / 2750 * 255).clip(0, 255).mean() - jpegs.mean()) < 30  # of the same brightness as EuroSAT
+
+
 def test_other_arguments_replace_the_demo(tmp_path):
     root = make_demo(tmp_path / "demo", **TINY)
     (root / "stale").touch()

@@ -5,12 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
+import rasterio
 import timm
 
-from src.checkpoints import load, load_classifier, load_encoder
+from src.calibration import calibration_path
+from src.checkpoints import CheckpointError, best_classifier, load, load_classifier, load_encoder
 from src.data.store import DataError
 from src.encoders import ENCODERS, TIMM_NAMES
 from src.profiles import ROOT, open_profile
@@ -33,6 +36,16 @@ def test_committed_clean_with_parameters_first_and_no_logic_of_its_own(path):
     assert not any(
         isinstance(node, (ast.FunctionDef, ast.ClassDef)) for cell in cells for node in ast.walk(ast.parse(cell.source))
     )
+
+
+@pytest.mark.parametrize("number", ["08", "10"])
+def test_committed_as_it_ran_it_names_no_folder_of_that_machine(number):
+    (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    cells, text = code_cells(path), path.read_text()
+    assert cells[0].metadata.tags == ["parameters"] and any(cell.outputs for cell in cells)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [word for word in ("/tmp/", "/home/", "papermill", "injected-parameters") if word in text]
+    assert len(text) < 1_000_000
 
 
 @pytest.mark.parametrize("numbers", ["01 02 03 04", "05 06 07"])
@@ -78,7 +91,7 @@ def workspace(tmp_path_factory):
          "02": {"EPOCHS": 2, "BATCH_SIZE": 100, "PROBE_EVERY": 1}, "01": {**pretrain, "BANDS": "all"}},
         {"07": {**tune, "IMAGE_SIZE": 16}, "06": {**tune, "IMAGE_SIZE": 16},
          "05": {**tune, "PRETRAINED": ["best_contrastive_model_2Ep.pth"], "PHASES": [1, 1, 1]}},
-        {"08": {}},
+        {"08": {}, "10": {"STRIDE": 64, "OTHERS": ["knn"]}},
     ]  # fmt: skip
     # kernels get this process's environment: two of them with a thread each, not two fighting for both cores
     with pytest.MonkeyPatch.context() as environment, ThreadPoolExecutor(2) as pool:
@@ -135,7 +148,8 @@ def test_results_table_holds_both_arms_and_every_score(workspace):
 
 def test_every_figure_is_there_and_projections_keep_their_coordinates(workspace):
     figures = workspace / "umap_visualizations/demo"
-    expected = {"comparison_umap_before_after", "comparison_msp_both_ways"}
+    expected = {"comparison_umap_before_after", "comparison_msp_both_ways",
+                "custom_cnn_map_made_scene", "custom_cnn_map_made_scene_scores"}  # fmt: skip
     for run_name in ("custom_cnn_1ep_12bands", "custom_cnn_2ep", "resnet50_1ep", "vit_b_16_1ep"):
         expected |= {f"{run_name}_{name}" for name in
                      ("view_pairs", "curves", "umap_before_after", "class_boundaries", "class_centroids")}  # fmt: skip
@@ -159,6 +173,22 @@ def test_the_results_page_shows_our_runs_beside_the_study_and_what_is_missing(wo
     html = "".join(str(output.get("data", {}).get("text/html", "")) for cell in shown.cells
                    if cell.cell_type == "code" for output in cell.outputs)  # fmt: skip
     assert table.loc[("ResNet-50", "pretrained 1"), "ours"] in html and MISSING in html
+
+
+def test_the_map_lies_on_the_scene_and_keeps_its_calibration_beside_the_checkpoint(workspace):
+    profile = open_profile("demo", workspace)
+    checkpoint = best_classifier(profile.models)
+    assert calibration_path(checkpoint).is_file()
+    folder = profile.data / "maps" / checkpoint.stem / "made_scene"
+    assert sorted(path.name for path in folder.iterdir()) == ["energy", "knn"]
+    with rasterio.open(profile.scene / "B04.tif") as given, rasterio.open(folder / "energy/class.tif") as made:
+        assert (made.crs, made.transform, made.shape) == (given.crs, given.transform, given.shape)
+        assert 5 <= len(np.unique(made.read(1))) <= 11
+
+
+def test_a_map_without_a_classifier_names_the_notebook_that_makes_one(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no classifier in .*: run notebook 05"):
+        best_classifier(tmp_path)
 
 
 def test_missing_checkpoint_stops_notebook_05_before_any_training(workspace):

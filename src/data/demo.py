@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from src.data.eurosat import ALLBANDS, FILE_BANDS
 from src.data.patch import PIXELS
 
-GENERATOR_VERSION = 4
+GENERATOR_VERSION = 5
 RNG = np.random.Generator
 # reflectance DN of B02, B03, B04, B08
 TONES = np.array(
@@ -286,6 +286,7 @@ def _tasks(root: Path, seed: int, bigearthnet: int, eurosat: int, ucmerced: int)
             size = {0: (256, 253), 1: (247, 256)}.get(n, (256, 256)) if label == 0 else (256, 256)
             file = root / "UCMerced_LandUse/Images" / name / f"{name}{n:02d}.tif"
             yield lambda f=file, k=name, s=size, r=[seed, 2, label, n]: _write_tiff(f, k, s, np.random.default_rng(r))
+    yield lambda: write_scene(root / "scenes/made_scene", np.random.default_rng([seed, 3]))
     (root / "splits").mkdir(parents=True)
     (root / "splits/train.csv").write_text("".join(f"{name}\n" for name in names))
 
@@ -305,6 +306,33 @@ def _write_eurosat(root: Path, name: str, paint: Callable[[RNG, int], np.ndarray
         file.write(np.stack([bands[band] for band in FILE_BANDS]).round().astype(np.uint16))
 
 
+def _foreign(rng: RNG, number: int, n: int) -> np.ndarray:
+    """(n, n, 4) reflectances of what no class of EuroSAT is: things seen from an aeroplane, and cloud."""
+    kinds = ("airplane", "storagetanks", "tenniscourt")
+    if number >= len(kinds):
+        return 5000 * (1 + 0.25 * _noise(rng, n, n / 8) + 0.03 * _noise(rng, n, 1))[..., None] * np.ones(4)
+    rgb = np.asarray(_aerial(rng, kinds[number], (256, 256)), float)[:n, :n] / 255 * 2750
+    return rgb[..., [2, 1, 0, 0]]
+
+
+def write_scene(folder: Path, rng: RNG, n: int = 128) -> None:
+    """One scene as Sentinel-2 bands, 620 × 500 pixels: all classes in three rows of squares, in the fourth what is none
+    of them; its right edge, as a swath's, is slanted and 0 beyond."""
+    covers = [paint(rng, n) for paint, _ in PAINTERS.values()]
+    rows = [covers[:5], covers[5:], [paint(rng, n) for paint, _ in list(PAINTERS.values())[::2]],
+            [_foreign(rng, number, n) for number in range(5)]]  # fmt: skip
+    scene = _observe(rng, np.concatenate([np.concatenate(row, axis=1) for row in rows]))[:500, :620]
+    y, x = np.mgrid[:500, :620]
+    scene[x > 610 - y / 10] = 0
+    folder.mkdir(parents=True)
+    profile = {"driver": "GTiff", "dtype": "uint16", "count": 1, "height": 500, "width": 620, "tiled": True,
+               "compress": "deflate", "crs": rasterio.CRS.from_epsg(32633),
+               "transform": from_origin(300_000, 5_300_000, 10, 10)}  # fmt: skip
+    for number, name in enumerate(("B02", "B03", "B04", "B08")):
+        with rasterio.open(folder / f"{name}.tif", "w", **profile) as file:
+            file.write(scene[..., number].round().astype(np.uint16), 1)
+
+
 def _write_tiff(file: Path, kind: str, size: tuple[int, int], rng: RNG) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     _aerial(rng, kind, size).save(file)
@@ -321,7 +349,8 @@ def make_demo(
 
     Returns:
         `root`, holding `BigEarthNet-v1.0/`, `splits/train.csv`, `eurosat/2750/` (and all bands, where EuroSAT's
-        archive has them), `UCMerced_LandUse/Images/` and `demo.json`. It appears only when whole.
+        archive has them), `UCMerced_LandUse/Images/`, `scenes/made_scene/B04.tif` … and `demo.json`. It appears
+        only when whole.
 
     Raises:
         FileExistsError: `root` holds something that this function did not make.

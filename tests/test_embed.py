@@ -1,0 +1,78 @@
+"""Features as files: row n of the array is of what row n of the index says."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from src import checkpoints
+from src.data.eurosat import CLASSES, eurosat_store
+from src.data.store import DataError, read_image
+from src.embed import embed_to_files
+from src.encoders import Classifier, build_encoder
+from src.probes import prepare
+from src.runtime import pick
+
+FLOAT32 = pick("cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return build_encoder("custom_cnn", image_size=16).eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, encoder):
+    config = {"encoder": "custom_cnn", "in_channels": 3, "image_size": 16, "dropout": 0.1}
+    path = tmp_path_factory.mktemp("models") / "best.pth"
+    return checkpoints.save(path, {"encoder": checkpoints.clean_state(encoder)}, {"config": config})
+
+
+def alone(encoder, image):
+    with torch.inference_mode():
+        return encoder(prepare(np.stack([image]), 16, torch.device("cpu")))[0].numpy()
+
+
+def test_a_folder_of_any_images_row_by_row(tmp_path, encoder, checkpoint, run_module):
+    rng, folder = np.random.default_rng(0), tmp_path / "images"
+    (folder / "deep").mkdir(parents=True)
+    for name, size in (("b.png", (16, 16)), ("a.tif", (40, 30)), ("deep/c.JPG", (64, 64)), ("d.png", (16, 16))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    done = run_module("src.embed", folder, "--checkpoint", checkpoint, "--out", tmp_path / "out", "--batch-size", 3,
+                      "--precision", "float32")  # fmt: skip
+    assert done.returncode == 0 and "(4, 256)" in done.stdout, done.stderr
+    features, index = np.load(tmp_path / "out/features.npy"), pd.read_parquet(tmp_path / "out/index.parquet")
+    assert list(index["name"]) == ["a.tif", "b.png", "d.png", "deep/c.JPG"] and features.dtype == np.float32
+    assert index.attrs == {"checkpoint": "best.pth", "encoder": "custom_cnn"}
+    for name, row in zip(index["name"], features, strict=True):
+        np.testing.assert_allclose(row, alone(encoder, read_image(folder / name)), atol=1e-5)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["features.npy", "index.parquet"]
+
+
+def test_a_store_keeps_its_labels_and_a_classifier_gives_its_encoder(tmp_path, eurosat, encoder):
+    store = eurosat_store(eurosat, tmp_path / "store")
+    config = {"encoder": "custom_cnn", "in_channels": 3, "image_size": 16, "dropout": 0.1}
+    state = {"classifier": checkpoints.clean_state(Classifier(encoder))}
+    path = checkpoints.save(tmp_path / "c.pth", state, {"config": config, "classes": list(CLASSES)})
+    features, index = embed_to_files(tmp_path / "store", path, tmp_path / "out", runtime=FLOAT32, batch_size=7)
+    table = pd.read_parquet(index)
+    assert list(table["name"]) == list(store.names)
+    assert list(table["label"]) == [CLASSES[label] for label in store.labels]
+    for row, image in zip(np.load(features), store.images, strict=True):
+        np.testing.assert_allclose(row, alone(encoder, image), atol=1e-5)
+
+
+def test_what_cannot_be_embedded_is_told_and_leaves_no_half_file(tmp_path, checkpoint):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        embed_to_files(tmp_path / "empty", checkpoint, tmp_path / "out")
+    (tmp_path / "empty/broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"broken\.png cannot be read"):
+        embed_to_files(tmp_path / "empty", checkpoint, tmp_path / "out", runtime=FLOAT32)
+    Image.new("L", (16, 16)).save(tmp_path / "empty/broken.png")
+    with pytest.raises(DataError, match="expected an 8-bit RGB image, got mode L"):
+        embed_to_files(tmp_path / "empty", checkpoint, tmp_path / "out", runtime=FLOAT32)
+    assert not list((tmp_path / "out").iterdir())
