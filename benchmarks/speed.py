@@ -1,10 +1,11 @@
 """How fast, against whom, and against what the hardware allows: one table a question.
 
-`make bench`, or `python benchmarks/speed.py [--device cuda] [--small] [--only loss …]`: writes results/<device>.json and the
-tables of benchmarks/README.md. Every row of a table is measured in turn with the others, three times over.
+`make bench`, or `python benchmarks/speed.py [--device cuda] [--small] [--only loss …]`: writes results/<device>.json and
+the tables of benchmarks/README.md. Every row of a table is measured in turn with the others, three times over.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -74,13 +75,13 @@ def augmentation(size: dict, runtime: Runtime) -> dict:
         **({"ours, compile=True": lambda: ours(compile=True)} if device.type == "cuda" else {}),
         "kornia": kornia, "torchvision on PIL (CPU)": lambda: lambda: [pil(image) for image in pils],
     })  # fmt: skip
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # what one core does, as a DataLoader worker has one
     medians = by_turns(candidates, device, size["seconds"])
     torch.set_num_threads(threads)
     change = difference(there)
     notes.append(
-        f"Fused and exact colours differ by {change['mean']:.2f} grey levels of 255 on average and {change['max']:.0f} at "
-        f"most, by more than half a level in {change['share']:.1%} of the values (before normalisation, these patches)."
+        f"Fused and exact colours differ by {change['mean']:.2f} grey levels of 255 on average and {change['max']:.0f} "
+        f"at most, by more than half a level in {change['share']:.1%} of the values (these patches, not normalised)."
     )
     how = "64 uint8 patches of 120 px to 64 px views, the study's recipe, one CPU core (or the GPU)."
     return {"how": how, "rows": rows(medians, "ours", "views/s", lambda s: 64 / s), "notes": notes}
@@ -110,12 +111,14 @@ def loss(size: dict, runtime: Runtime) -> dict:
         medians = by_turns(calls, device, size["seconds"])
         made = rows(medians, "ours", "ms", lambda s: 1000 * s)
         kept = {name: saved_bytes(f, z) / 1e6 for name, f in losses.items()}
-        table += [{**row, "what": f"N = {n:,}: {row['what']}", "kept for backward, MB": kept[row["what"]]} for row in made]
+        table += [
+            {**row, "what": f"N = {n:,}: {row['what']}", "kept for backward, MB": kept[row["what"]]} for row in made
+        ]
     wide = torch.randn(2, size["pairs"][1], 1024, generator=generator(0), device="cpu").to(device).requires_grad_()
     narrow = wide[..., :128].detach().requires_grad_()
     notes.append(
         f"Ours keeps {saved_bytes(nt_xent, narrow) / 1e6:.2f} MB at N = {size['pairs'][1]} and D = 128, "
-        f"{saved_bytes(nt_xent, wide) / 1e6:.2f} MB at D = 1,024: the embeddings grow with D, the (2N)² matrix does not."
+        f"{saved_bytes(nt_xent, wide) / 1e6:.2f} MB at D = 1,024: embeddings grow with D, the (2N)² matrix does not."
     )
     return {"how": "Forward and backward of NT-Xent on N pairs, D = 128, float32.", "rows": table, "notes": notes}
 
@@ -151,8 +154,8 @@ def dropout(size: dict, runtime: Runtime) -> dict:
         }, runtime.device, size["seconds"])  # fmt: skip
         one = np.median(medians["one forward pass"])
         table += [
-            {"what": f"{name}: {what}", "ms": 1000 * float(np.median(some)), "spread": float(np.ptp(some) / np.median(some)),
-             "times one forward pass": float(np.median(some) / one)}
+            {"what": f"{name}: {what}", "ms": 1000 * float(np.median(some)),
+             "spread": float(np.ptp(some) / np.median(some)), "times one forward pass": float(np.median(some) / one)}
             for what, some in medians.items()
         ]  # fmt: skip
     return {"how": f"{len(images)} images of 64 px.", "rows": table, "notes": []}
@@ -183,15 +186,15 @@ def end_to_end(size: dict, runtime: Runtime) -> dict:
     for name in size["encoders"]:
         table += training.end_to_end(patches(size["images"][name]), name, size["batch"], runtime, size["seconds"])
     how = (
-        "Network alone: forward, loss, backward and fused Adam on one fixed batch that is already on the device. pretrain: "
-        "`src.pretrain.pretrain` itself, second epoch of two."
+        "Network alone: forward, loss, backward and fused Adam on one fixed batch that is already on the device. "
+        "pretrain: `src.pretrain.pretrain` itself, second epoch of two."
     )
     return {"how": how, "rows": table, "notes": []}
 
 
 def waterfall(size: dict, runtime: Runtime) -> dict:
     images, batch = patches(size["images"]["custom_cnn"]), size["batch"]
-    workers = len(__import__("os").sched_getaffinity(0))
+    workers = os.cpu_count() or 1
     steps = training.waterfall_steps(images, batch, runtime, workers)
     medians = by_turns(steps, runtime.device, 4 * size["seconds"])
     first = np.median(next(iter(medians.values())))
@@ -200,18 +203,20 @@ def waterfall(size: dict, runtime: Runtime) -> dict:
          "faster than published by": float(first / np.median(some))}
         for name, some in medians.items()
     ]  # fmt: skip
-    how = f"A training step of the Custom CNN, batch {batch}; each row keeps the changes above it; {workers} workers in row 1."
-    notes = [] if runtime.device.type == "cuda" else ["torch.compile and CUDA graphs: rows of a GPU only, not measured."]
+    how = f"A step of the Custom CNN, batch {batch}; each row keeps the changes above it; {workers} workers in row 1."
+    notes = [] if runtime.device.type == "cuda" else ["torch.compile and CUDA graphs: on a GPU only, not measured."]
     return {"how": how, "rows": table, "notes": notes}
 
 
 def arithmetic(size: dict, runtime: Runtime) -> dict:
     how = (
         "Counted, not timed: operations by torch's counter (forward and backward at 64 px), bytes as the outputs of all "
-        "layers in bfloat16 written and read once each way; peaks from the makers' data sheets (989 TFLOP/s and 3.35 TB/s, "
-        f"71 TFLOP/s and 0.94 TB/s, dense bfloat16). That {estimate.REACHED:.0%} of the peak is reached is a guess."
+        "layers in bfloat16 written and read once each way; peaks from the makers' data sheets (989 TFLOP/s and "
+        "3.35 TB/s, 71 TFLOP/s and 0.94 TB/s, dense bfloat16). "
+        f"That {estimate.REACHED:.0%} of the peak is reached is a guess."
     )
-    need = 45_000 * (table := estimate.table())[0]["GFLOP/view"] / 1000
+    table = estimate.table(size["encoders"])
+    need = 45_000 * table[0]["GFLOP/view"] / 1000
     note = (
         f"The study's 161.8 M views in an hour are 45,000 views/s: for the Custom CNN {need:,.0f} TFLOP/s, "
         f"{need / 989:.0%} of an H100's peak, and {45e-3 * table[0]['MB/view'] / 1e3:.2f} TB/s, "
@@ -243,10 +248,12 @@ def main() -> None:
     started, size, tables = time.perf_counter(), SMALL if args.small else FULL, {}
     for name in args.only:
         title, make = TABLES[name]
-        tables[title] = make(size, runtime)
+        began = time.perf_counter()
+        about = record(runtime)
+        tables[title] = make(size, runtime) | {"commit": about["commit"], "date": about["date"],
+                                               "seconds": time.perf_counter() - began}  # fmt: skip
         print(f"{title}: {time.perf_counter() - started:.0f} s so far", *tables[title]["rows"], sep="\n  ", flush=True)
-    about = {**record(runtime), "threads": torch.get_num_threads(), "command": " ".join(["python", *sys.argv]),
-             "minutes": (time.perf_counter() - started) / 60}  # fmt: skip
+    about = {**record(runtime), "threads": torch.get_num_threads()}
     path = args.out / f"{runtime.device.type}{'-small' if args.small else ''}.json"
     write({"about": about, "tables": tables}, path, None if args.small else ROOT / "benchmarks/README.md")
     print(path)

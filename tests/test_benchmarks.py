@@ -94,19 +94,20 @@ def test_operations_of_the_custom_cnn_by_hand():
     assert estimate.flops_per_view("custom_cnn") == pytest.approx(expected, rel=1e-6)
 
 
-def test_results_go_between_the_markers_of_their_device(tmp_path):
-    readme, about = tmp_path / "README.md", {"hardware": "a", "threads": 1, "precision": "b", "torch": "c",
-                                             "commit": "d", "date": "e", "command": "f", "minutes": 1.0}  # fmt: skip
+def test_results_go_between_the_markers_of_their_device_and_keep_older_tables(tmp_path):
+    readme, path = tmp_path / "README.md", tmp_path / "cpu.json"
+    about = {"hardware": "a", "threads": 1, "precision": "b", "torch": "c", "python": "d"}
     readme.write_text("before\n<!-- cpu -->\nold\n<!-- end of cpu -->\nafter\n")
-    result = {"about": about, "tables": {"T": {"how": "how", "notes": ["note"], "rows": [{"what": "x", "spread": 0.5}]}}}
-    for _ in range(2):
-        timing.write(result, tmp_path / "cpu.json", readme)
+    for name, spread in (("first", 0.5), ("second", 0.5), ("second", 0.25)):
+        rows = [{"what": name, "spread": spread}]
+        table = {"how": "how", "notes": ["note"], "rows": rows, "commit": "e", "date": "f", "seconds": 1.0}
+        timing.write({"about": about, "tables": {name: table}}, path, readme)
     text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert text.count("| x | 50.0% |") == 1 and "note" in text
-    assert json.loads((tmp_path / "cpu.json").read_text()) == result
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text and "note" in text
+    assert text.count("| first | 50.0% |") == text.count("| second | 25.0% |") == 1
+    assert list(json.loads(path.read_text())["tables"]) == ["first", "second"]
     with pytest.raises(SystemExit, match=r"has no lines '<!-- cuda -->'"):
-        timing.write(result, tmp_path / "cuda.json", readme)
+        timing.write({"about": about, "tables": {}}, tmp_path / "cuda.json", readme)
 
 
 def test_an_unknown_device_is_one_error_line(monkeypatch):
