@@ -55,8 +55,8 @@ def markdown(result: dict) -> str:
     """Every table of a result file, with what it ran on above."""
     about = result["about"]
     head = (
-        f"{about['hardware']}, {about['threads']} threads, networks in {about['precision']}, torch {about['torch']}, Python "
-        f"{about['python']}. Under each table: commit, date and how long it took."
+        f"{about['hardware']}, {about['threads']} threads, networks in {about['precision']}, torch {about['torch']}, "
+        f"Python {about['python']}. Under each table: commit, date and how long it took."
     )
     return "\n\n".join([head, *(_table(title, table) for title, table in result["tables"].items())])
 

@@ -1,4 +1,4 @@
-"""Whole training steps: how near `pretrain` comes to the network alone, and what each change to the published brings."""
+"""Whole training steps: how near `pretrain` comes to the network alone, and what each change brings."""
 
 import contextlib
 import tempfile
@@ -27,7 +27,7 @@ def network(config: PretrainConfig, device: torch.device, layout: torch.memory_f
 
 
 def ceiling(config: PretrainConfig, runtime: Runtime) -> Callable[[], None]:
-    """The same forward, loss, backward and optimiser step on one fixed batch that is there already: no data or views."""
+    """The same forward, loss, backward and optimiser step on one batch that is there already: no data, no views."""
     model = network(config, runtime.device, torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, **fused(runtime.device))
     shape = (2 * config.batch_size, 3, config.image_size, config.image_size)

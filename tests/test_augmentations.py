@@ -584,7 +584,8 @@ def test_nothing_waits_for_the_device_with_twelve_bands_either():
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
 def test_compiled_views_equal_the_eager_ones():
     x = photos(4)
-    eager, compiled = (SimCLRAugmentation(size=8, compile=c)(x, rng()) for c in (False, True))
+    # without the blur, which is half of the compiler's time
+    eager, compiled = (SimCLRAugmentation(size=8, compile=c, blur_sigma=None)(x, rng()) for c in (False, True))
     torch.testing.assert_close(compiled, eager, rtol=0, atol=2e-5)  # other order of the sums, divided by 0.22
 
 
