@@ -56,7 +56,7 @@ def test_rows_are_ratios_of_medians():
     assert other == {"what": "peer", "ms": 8000.0, "spread": 3 / 8, "ours is faster by": 4.0}
 
 
-@pytest.mark.parametrize("name", ["augmentation", "loss", "dropout", "end_to_end"])
+@pytest.mark.parametrize("name", ["augmentation", "loss", "dropout", "train_custom_cnn"])
 def test_a_table_is_made(name):
     table = speed.TABLES[name][1](TINY, FLOAT32)
     assert all(value > 0 for row in table["rows"] for key, value in row.items() if key not in ("what", "spread"))
