@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN = .venv/bin
 NOTEBOOKS = $(sort $(notdir $(wildcard notebooks/0[1-8]_*.ipynb notebooks/10_*.ipynb)))
 
-.PHONY: help demo test soak lint clean data-eurosat data-eurosat-allbands data-ucmerced data-bigearthnet-v1 data-bigearthnet-v2
+.PHONY: help demo test soak bench lint clean \
+  data-eurosat data-eurosat-allbands data-ucmerced data-bigearthnet-v1 data-bigearthnet-v2
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-22s %s\n", $$1, $$2}'
 
@@ -25,6 +26,9 @@ soak: .venv/.dev ## kill trainings of the study's size twenty times each: minute
 
 lint: .venv/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check src tests
+
+bench: .venv/.bench ## measure speed against peers (about ten minutes on two CPU cores)
+	@$(BIN)/python benchmarks/speed.py
 
 data-eurosat: .venv/.demo ## download EuroSAT RGB (90 MB)
 	@$(BIN)/python -m src.data.download eurosat
@@ -57,4 +61,8 @@ clean: ## remove what demo made (not your data, runs or checkpoints)
 
 .venv/.dev: .venv/.demo
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.bench: .venv/.demo
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	@touch $@

@@ -9,7 +9,7 @@ from src.pretrain import PretrainConfig
 
 # dense bfloat16 operations with float32 sums, and bytes a second, as the makers' data sheets have them
 GPUS = {"H100 SXM": (989e12, 3.35e12), "RTX 3090": (71e12, 0.936e12)}
-REACHED = 0.4  # share of the peak that convolutions of this width reach in practice: a guess, to be replaced by a measurement
+REACHED = 0.4  # share of the peak that such convolutions reach: a guess, to be replaced by a measurement
 VIEWS = 300 * 269_695 * 2
 
 
@@ -39,10 +39,10 @@ def bytes_per_view(encoder: str, batch: int = 8) -> float:
     return 4 * 2 * elements / batch
 
 
-def table() -> list[dict]:
-    """One row an encoder and GPU: the rate each limit allows, and the hours of the study's 300 epochs at the lower one."""
+def table(encoders: tuple[str, ...] = ENCODERS) -> list[dict]:
+    """One row an encoder and GPU: the rate each limit allows, and the study's 300 epochs in hours at the lower one."""
     result = []
-    for encoder in ENCODERS:
+    for encoder in encoders:
         flops, traffic = flops_per_view(encoder), bytes_per_view(encoder)
         for gpu, (peak, bandwidth) in GPUS.items():
             compute, memory = REACHED * peak / flops, bandwidth / traffic

@@ -1,4 +1,4 @@
-"""Does speed cost quality? kNN accuracy after pretraining on the demo data, the fast way and the exact one, three seeds.
+"""Does speed cost quality? kNN accuracy after pretraining on the demo data, fast and exact, on three seeds.
 
 `python benchmarks/quality.py` writes results/quality.csv. Fast: the precision `pick` chooses and the fused colours;
 exact: float32 and colours op by op. Nothing else differs: the same seeds, the same batches, the same random views.

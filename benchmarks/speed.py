@@ -1,14 +1,16 @@
 """How fast, against whom, and against what the hardware allows: one table a question.
 
-`make bench`, or `python benchmarks/speed.py [--device cuda] [--small] [--only loss …]`: writes results/<device>.json and the
-tables of benchmarks/README.md. Every row of a table is measured in turn with the others, three times over.
+`make bench`, or `python benchmarks/speed.py [--device cuda] [--small] [--only loss …]`; writes results/<device>.json,
+and the tables of benchmarks/README.md. Every row is measured in turn with the others, three times over.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,7 @@ from src.runtime import Runtime, generator, pick, record  # noqa: E402
 LIMIT = 4e9  # bytes: a peer that needs more for one call is left out, and the table says so
 FULL = {
     "seconds": 3.0, "pairs": (64, 256, 1024, 4096), "mc_images": 32, "mc_samples": 50, "umap": (5000, 2048),
-    "encoders": ENCODERS, "images": {"custom_cnn": 1024, "resnet50": 512, "vit_b_16": 256}, "batch": 64,
+    "encoders": ENCODERS, "images": {"custom_cnn": 256, "resnet50": 256, "vit_b_16": 128}, "batch": 64,
 }  # fmt: skip
 SMALL = FULL | {
     "seconds": 0.3, "pairs": (64, 256), "mc_images": 4, "mc_samples": 10, "umap": (300, 64),
@@ -74,13 +76,13 @@ def augmentation(size: dict, runtime: Runtime) -> dict:
         **({"ours, compile=True": lambda: ours(compile=True)} if device.type == "cuda" else {}),
         "kornia": kornia, "torchvision on PIL (CPU)": lambda: lambda: [pil(image) for image in pils],
     })  # fmt: skip
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # what one core does, as a DataLoader worker has one
     medians = by_turns(candidates, device, size["seconds"])
     torch.set_num_threads(threads)
     change = difference(there)
     notes.append(
-        f"Fused and exact colours differ by {change['mean']:.2f} grey levels of 255 on average and {change['max']:.0f} at "
-        f"most, by more than half a level in {change['share']:.1%} of the values (before normalisation, these patches)."
+        f"Fused and exact colours differ by {change['mean']:.2f} grey levels of 255 on average and {change['max']:.0f} "
+        f"at most, by more than half a level in {change['share']:.1%} of the values (these patches, not normalised)."
     )
     how = "64 uint8 patches of 120 px to 64 px views, the study's recipe, one CPU core (or the GPU)."
     return {"how": how, "rows": rows(medians, "ours", "views/s", lambda s: 64 / s), "notes": notes}
@@ -110,12 +112,14 @@ def loss(size: dict, runtime: Runtime) -> dict:
         medians = by_turns(calls, device, size["seconds"])
         made = rows(medians, "ours", "ms", lambda s: 1000 * s)
         kept = {name: saved_bytes(f, z) / 1e6 for name, f in losses.items()}
-        table += [{**row, "what": f"N = {n:,}: {row['what']}", "kept for backward, MB": kept[row["what"]]} for row in made]
+        table += [
+            {**row, "what": f"N = {n:,}: {row['what']}", "kept for backward, MB": kept[row["what"]]} for row in made
+        ]
     wide = torch.randn(2, size["pairs"][1], 1024, generator=generator(0), device="cpu").to(device).requires_grad_()
     narrow = wide[..., :128].detach().requires_grad_()
     notes.append(
         f"Ours keeps {saved_bytes(nt_xent, narrow) / 1e6:.2f} MB at N = {size['pairs'][1]} and D = 128, "
-        f"{saved_bytes(nt_xent, wide) / 1e6:.2f} MB at D = 1,024: the embeddings grow with D, the (2N)² matrix does not."
+        f"{saved_bytes(nt_xent, wide) / 1e6:.2f} MB at D = 1,024: embeddings grow with D, the (2N)² matrix does not."
     )
     return {"how": "Forward and backward of NT-Xent on N pairs, D = 128, float32.", "rows": table, "notes": notes}
 
@@ -147,15 +151,16 @@ def dropout(size: dict, runtime: Runtime) -> dict:
         medians = by_turns({
             "one forward pass": lambda model=model: embed(model, images, 64, runtime),
             f"mc_dropout, T = {samples}": lambda model=model: mc_dropout(model, images, samples, runtime=runtime),
-            f"{samples} forward passes": naive,
         }, runtime.device, size["seconds"])  # fmt: skip
+        medians |= by_turns({f"{samples} forward passes": naive}, runtime.device, 0)  # far slower: by itself
         one = np.median(medians["one forward pass"])
         table += [
-            {"what": f"{name}: {what}", "ms": 1000 * float(np.median(some)), "spread": float(np.ptp(some) / np.median(some)),
-             "times one forward pass": float(np.median(some) / one)}
+            {"what": f"{name}: {what}", "ms": 1000 * float(np.median(some)),
+             "spread": float(np.ptp(some) / np.median(some)), "times one forward pass": float(np.median(some) / one)}
             for what, some in medians.items()
         ]  # fmt: skip
-    return {"how": f"{len(images)} images of 64 px.", "rows": table, "notes": []}
+    how = f"{len(images)} images of 64 px. The naive loop is timed after the other two, three times."
+    return {"how": how, "rows": table, "notes": []}
 
 
 def look(size: dict, runtime: Runtime) -> dict:
@@ -178,20 +183,20 @@ def look(size: dict, runtime: Runtime) -> dict:
     return {"how": "After one warm-up projection; imports each in a process of its own.", "rows": table, "notes": []}
 
 
-def end_to_end(size: dict, runtime: Runtime) -> dict:
-    table = []
-    for name in size["encoders"]:
-        table += training.end_to_end(patches(size["images"][name]), name, size["batch"], runtime, size["seconds"])
+def end_to_end(name: str, size: dict, runtime: Runtime) -> dict:
+    more = 16 if runtime.device.type == "cuda" else 1  # else an epoch would be over before it has begun
+    images = patches(more * size["images"][name])
+    table = training.end_to_end(images, name, size["batch"], runtime, size["seconds"])
     how = (
-        "Network alone: forward, loss, backward and fused Adam on one fixed batch that is already on the device. pretrain: "
-        "`src.pretrain.pretrain` itself, second epoch of two."
+        "Network alone: forward, loss, backward and fused Adam on one fixed batch that is already on the device. "
+        "pretrain: `src.pretrain.pretrain` itself, second epoch of two, checkpoints not counted."
     )
     return {"how": how, "rows": table, "notes": []}
 
 
 def waterfall(size: dict, runtime: Runtime) -> dict:
     images, batch = patches(size["images"]["custom_cnn"]), size["batch"]
-    workers = len(__import__("os").sched_getaffinity(0))
+    workers = os.cpu_count() or 1
     steps = training.waterfall_steps(images, batch, runtime, workers)
     medians = by_turns(steps, runtime.device, 4 * size["seconds"])
     first = np.median(next(iter(medians.values())))
@@ -200,29 +205,33 @@ def waterfall(size: dict, runtime: Runtime) -> dict:
          "faster than published by": float(first / np.median(some))}
         for name, some in medians.items()
     ]  # fmt: skip
-    how = f"A training step of the Custom CNN, batch {batch}; each row keeps the changes above it; {workers} workers in row 1."
-    notes = [] if runtime.device.type == "cuda" else ["torch.compile and CUDA graphs: rows of a GPU only, not measured."]
+    how = f"A step of the Custom CNN, batch {batch}; each row keeps the changes above it; {workers} workers in row 1, "
+    how += "which fill their queue again while the next row runs."
+    notes = [] if runtime.device.type == "cuda" else ["torch.compile and CUDA graphs: on a GPU only, not measured."]
     return {"how": how, "rows": table, "notes": notes}
 
 
 def arithmetic(size: dict, runtime: Runtime) -> dict:
     how = (
-        "Counted, not timed: operations by torch's counter (forward and backward at 64 px), bytes as the outputs of all "
-        "layers in bfloat16 written and read once each way; peaks from the makers' data sheets (989 TFLOP/s and 3.35 TB/s, "
-        f"71 TFLOP/s and 0.94 TB/s, dense bfloat16). That {estimate.REACHED:.0%} of the peak is reached is a guess."
+        "Counted, not timed: operations by torch's counter (forward and backward at 64 px), bytes as outputs of all "
+        "layers in bfloat16 written and read once each way; peaks from the makers' data sheets (989 TFLOP/s and "
+        "3.35 TB/s, 71 TFLOP/s and 0.94 TB/s, dense bfloat16). "
+        f"That {estimate.REACHED:.0%} of the peak is reached is a guess."
     )
-    need = 45_000 * (table := estimate.table())[0]["GFLOP/view"] / 1000
+    table = estimate.table(size["encoders"])
+    need = 45_000 * table[0]["GFLOP/view"] / 1000
     note = (
         f"The study's 161.8 M views in an hour are 45,000 views/s: for the Custom CNN {need:,.0f} TFLOP/s, "
-        f"{need / 989:.0%} of an H100's peak, and {45e-3 * table[0]['MB/view'] / 1e3:.2f} TB/s, "
-        f"{45e-3 * table[0]['MB/view'] / 3.35e3:.0%} of its bandwidth."
+        f"{need / 989:.0%} of an H100's peak, and {45e-3 * table[0]['MB/view']:.2f} TB/s, "
+        f"{45e-3 * table[0]['MB/view'] / 3.35:.0%} of its bandwidth."
     )
     return {"how": how, "rows": table, "notes": [note]}
 
 
 TABLES = {
     "augmentation": ("Views, one core", augmentation), "loss": ("Loss", loss), "dropout": ("MC Dropout", dropout),
-    "look": ("Pictures and imports", look), "end_to_end": ("Training against the network alone", end_to_end),
+    "look": ("Pictures and imports", look),
+    **{f"train_{e}": (f"Training against the network alone: {e}", partial(end_to_end, e)) for e in ENCODERS},
     "waterfall": ("From the published pipeline to ours, one change a row", waterfall),
     "arithmetic": ("What arithmetic allows", arithmetic),
 }  # fmt: skip
@@ -242,11 +251,15 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from None
     started, size, tables = time.perf_counter(), SMALL if args.small else FULL, {}
     for name in args.only:
+        if name.startswith("train_") and name.removeprefix("train_") not in size["encoders"]:
+            continue
         title, make = TABLES[name]
-        tables[title] = make(size, runtime)
+        began = time.perf_counter()
+        about = record(runtime)
+        tables[title] = make(size, runtime) | {"commit": about["commit"], "date": about["date"],
+                                               "seconds": time.perf_counter() - began}  # fmt: skip
         print(f"{title}: {time.perf_counter() - started:.0f} s so far", *tables[title]["rows"], sep="\n  ", flush=True)
-    about = {**record(runtime), "threads": torch.get_num_threads(), "command": " ".join(["python", *sys.argv]),
-             "minutes": (time.perf_counter() - started) / 60}  # fmt: skip
+    about = {**record(runtime), "threads": torch.get_num_threads()}
     path = args.out / f"{runtime.device.type}{'-small' if args.small else ''}.json"
     write({"about": about, "tables": tables}, path, None if args.small else ROOT / "benchmarks/README.md")
     print(path)

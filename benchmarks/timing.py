@@ -42,7 +42,7 @@ def _clock(call: Callable, device: torch.device) -> float:
 
 
 def rows(medians: dict[str, list[float]], ours: str, unit: str, of: Callable[[float], float]) -> list[dict]:
-    """One row a candidate: its number (`of` seconds), the spread over the repeats, and how many times `ours` is as fast."""
+    """One row a candidate: its number (`of` seconds), the spread over the repeats, and its time over that of `ours`."""
     best = statistics.median(medians[ours])
     return [
         {"what": name, unit: of(statistics.median(some)), "spread": (max(some) - min(some)) / statistics.median(some),
@@ -55,8 +55,8 @@ def markdown(result: dict) -> str:
     """Every table of a result file, with what it ran on above."""
     about = result["about"]
     head = (
-        f"{about['hardware']}, {about['threads']} threads, {about['precision']}, torch {about['torch']}, commit "
-        f"{about['commit']}, {about['date']}; `{about['command']}`, {about['minutes']:.1f} minutes."
+        f"{about['hardware']}, {about['threads']} threads, networks in {about['precision']}, torch {about['torch']}, "
+        f"Python {about['python']}. Under each table: commit, date and how long it took."
     )
     return "\n\n".join([head, *(_table(title, table) for title, table in result["tables"].items())])
 
@@ -64,10 +64,11 @@ def markdown(result: dict) -> str:
 def _table(title: str, table: dict) -> str:
     columns = list(dict.fromkeys(key for row in table["rows"] for key in row))
     lines = [
-        "| " + " | ".join(columns) + " |", "|" + "|".join("---" if n == 0 else "--:" for n in range(len(columns))) + "|",
+        "| " + " | ".join(columns) + " |", "|---" + "|--:" * (len(columns) - 1) + "|",
         *("| " + " | ".join(_cell(key, row.get(key)) for key in columns) + " |" for row in table["rows"]),
     ]  # fmt: skip
-    return "\n".join([f"### {title}", "", table["how"], "", *lines, *(f"\n{note}" for note in table["notes"])])
+    foot = f"{table['commit']}, {table['date']}, {table['seconds']:.0f} s."
+    return "\n".join([f"### {title}", "", table["how"], "", *lines, *(f"\n{note}" for note in (*table["notes"], foot))])
 
 
 def _cell(column: str, value) -> str:
@@ -82,14 +83,16 @@ def _cell(column: str, value) -> str:
 
 
 def write(result: dict, path: Path, readme: Path | None) -> None:
-    """The result as JSON; and its tables into the README, between the markers of this file's name."""
+    """The result as JSON, over older tables of other names; and all into the README, between this file's markers."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        result = {**result, "tables": json.loads(path.read_text())["tables"] | result["tables"]}
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     if readme is None:
         return
     start, end = f"<!-- {path.stem} -->\n", f"<!-- end of {path.stem} -->\n"
     text = readme.read_text()
     if start not in text or end not in text:
-        raise SystemExit(f"error: {readme} has no lines {start.strip()!r} and {end.strip()!r} to put the tables between")
+        raise SystemExit(f"error: {readme} has no lines {start.strip()!r} and {end.strip()!r} to put tables between")
     before, rest = text.split(start)
     readme.write_text(before + start + "\n" + markdown(result) + "\n\n" + end + rest.split(end)[1])

@@ -1,5 +1,6 @@
-"""Whole training steps: how near `pretrain` comes to the network alone, and what each change to the published way brings."""
+"""Whole training steps: how near `pretrain` comes to the network alone, and what each change brings."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from itertools import cycle
@@ -26,7 +27,7 @@ def network(config: PretrainConfig, device: torch.device, layout: torch.memory_f
 
 
 def ceiling(config: PretrainConfig, runtime: Runtime) -> Callable[[], None]:
-    """The same forward, loss, backward and optimiser step on one fixed batch that is already there: no data, no views."""
+    """The same forward, loss, backward and optimiser step on one batch that is there already: no data, no views."""
     model = network(config, runtime.device, torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, **fused(runtime.device))
     shape = (2 * config.batch_size, 3, config.image_size, config.image_size)
@@ -49,7 +50,7 @@ def fused(device: torch.device) -> dict[str, bool]:
 
 
 def pretrain_rate(images: np.ndarray, config: PretrainConfig, runtime: Runtime) -> float:
-    """Images a second of the last epoch of `pretrain` itself, as its own history has it: the one place that calls it."""
+    """Images a second of the last epoch of `pretrain` itself, by its own history: the one place that calls it."""
     with tempfile.TemporaryDirectory() as out:
         return float(pretrain(images, config, out, runtime=runtime).history["images_per_s"].iloc[-1])
 
@@ -99,7 +100,10 @@ def waterfall_steps(images: np.ndarray, batch_size: int, runtime: Runtime, worke
     return steps
 
 
-def training_step(images, batch_size, runtime, workers, *, views, loss, passes, layout, precision, item, fused, compile):
+def training_step(
+    images, batch_size, runtime, workers, *, views, loss, passes, layout, precision, item, fused, compile
+) -> Callable:
+    """One step of the Custom CNN, each call on the next batch; the keywords are those of `PUBLISHED`."""
     config = PretrainConfig(batch_size=batch_size)
     model = network(config, runtime.device, layout).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused)
@@ -107,7 +111,7 @@ def training_step(images, batch_size, runtime, workers, *, views, loss, passes, 
     pairs = loaded(images, batch_size, workers, runtime) if views == "workers" else batched(
         images, batch_size, runtime, layout, compile is not None
     )  # fmt: skip
-    autocast = runtime.autocast if precision == "runtime" else lambda: torch.autocast(runtime.device.type, enabled=False)
+    autocast = runtime.autocast if precision == "runtime" else contextlib.nullcontext
 
     def step() -> float | None:
         pair = next(pairs)

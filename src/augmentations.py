@@ -28,6 +28,19 @@ CPU_CHUNK = 16  # images worked on at a time: some forty passes over them stay i
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, torchvision's weights
 
 
+@cache
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """These numbers on the device, brought there once: every copy from plain memory makes the host wait for a GPU."""
+    with torch.inference_mode(False):  # it may be first asked for in inference, and later in training
+        return torch.tensor(values, device=device)
+
+
+def _there(drawn: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and drawn.device.type == "cpu":
+        return drawn.pin_memory().to(device, non_blocking=True)  # without waiting for what the GPU has still to do
+    return drawn.to(device)
+
+
 def to_unit(images: Tensor) -> Tensor:
     """To float32 in [0, 1]: uint8 / 255; uint16 digital numbers / 10,000, that is reflectance, what is brighter than a
     white surface cut off; float images are taken to be there already."""
@@ -48,7 +61,7 @@ def normalize(images: Tensor, mean: tuple[float, ...] | None = None, std: tuple[
     mean, std = mean or usual[0], std or usual[1]
     if images.shape[1] != len(mean):
         raise ValueError(f"{images.shape[1]}-channel images, but mean and std have {len(mean)} values: pass your own")
-    mean_t, std_t = (images.new_tensor(v).view(1, -1, 1, 1) for v in (mean, std))
+    mean_t, std_t = (constant(tuple(v), images.device).view(1, -1, 1, 1) for v in (mean, std))
     return (images - mean_t) / std_t
 
 
@@ -67,9 +80,7 @@ def _taps(start: Tensor, length: Tensor, pixels: int, size: int, flip: Tensor | 
     place = torch.arange(size, device=start.device).view(1, -1, block, 1)
     place = place if flip is None else torch.where(flip.view(-1, 1, 1, 1), size - 1 - place, place)
     target = start + length / size * (place + 0.5)
-    reach = (length / size).clamp(
-        min=1
-    )  # when shrinking, the triangle widens with the factor: that is the antialiasing
+    reach = (length / size).clamp(min=1)  # when shrinking, the triangle widens: that is the antialiasing
     first = (target.amin(2, keepdim=True) - reach).floor().clamp(0, pixels - window)
     source = first + torch.arange(window, device=start.device)
     weight = (1 - (source + 0.5 - target).abs() / reach).clamp(min=0)
@@ -123,7 +134,7 @@ def rot90(images: Tensor, quarter_turns: Tensor) -> Tensor:
 
 def grayscale(images: Tensor) -> Tensor:
     """Luma of (N, 3, H, W) images as (N, 1, H, W)."""
-    return (images * images.new_tensor(GRAY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (images * constant(GRAY, images.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def _blend(images: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:
@@ -155,12 +166,12 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     """
     r, g, b = images.unbind(1)
     low = images.amin(1)
-    chroma = images.amax(1) - low
-    distance = (g + b - r - low) / chroma.clamp(min=1e-12) + 1  # grey pixels have no hue: any finite number will do
-    hue = torch.copysign(distance, g - b) + 6 * shift.view(-1, 1, 1)
-    hue = hue - 6 * (hue / 6).round()  # −3 … 3, red at 0
-    away = (hue[:, None] - images.new_tensor([0, 2, -2]).view(1, 3, 1, 1)).abs()  # 0 … 5, both ways round the circle
-    return torch.addcmul((low - chroma)[:, None], chroma[:, None], (away - 3).abs().clamp(1, 2))
+    chroma = images.amax(1).sub_(low)
+    distance = (g + b).sub_(r).sub_(low).div_(chroma.clamp(min=1e-12)).add_(1)  # grey pixels: any finite number will do
+    hue = torch.copysign(distance, g - b).add_(6 * shift.view(-1, 1, 1))
+    hue.sub_((hue / 6).round_(), alpha=6)  # −3 … 3, red at 0
+    away = torch.stack([hue, hue - 2, hue + 2], 1).abs_()  # from red, green, blue: 0 … 5, both ways round the circle
+    return away.sub_(3).abs_().clamp_(1, 2).mul_(chroma[:, None]).add_((low - chroma)[:, None])
 
 
 def color_jitter(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor) -> Tensor:
@@ -188,29 +199,40 @@ def color_jitter(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor) ->
     return images
 
 
-def _adjust(images: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, contrast and saturation by (N, 3) factors, as one affine map of each image's colours, not clamped."""
-    brightness, contrast, saturation = factors[..., None].unbind(1)
-    luma = images.new_tensor(GRAY)
-    mean = (images.mean((2, 3)) @ luma).view(-1, 1)
-    matrix = torch.eye(3, device=images.device) * saturation[..., None] + (1 - saturation[..., None]) * luma
-    offset = (brightness * (1 - contrast) * mean).expand(-1, 3)[..., None]
-    return torch.baddbmm(offset, (brightness * contrast)[..., None] * matrix, images.flatten(2)).view_as(images)
-
-
 def fused_jitter(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor, gray: Tensor) -> Tensor:
-    """`color_jitter`, then `grayscale` where `gray` (N,) says so, with fewer clamps to [0, 1]: before the turn of the hue
-    and at the end, not after each operation.
+    """`color_jitter`, then `grayscale` where `gray` (N,) says so, at a third of the cost: clamped to [0, 1] before the
+    turn of the hue and at the end, not after each operation.
 
     Without clamps brightness, contrast and saturation commute and are one matrix; only what comes before the hue must
-    stay before it. Grayscale is a saturation of 0. The turn of the hue itself is HSV's, exactly.
+    stay before it. Grayscale is a saturation of 0. The turn of the hue is HSV's, exactly: the linear one, about the
+    grey axis of YIQ, would make all of it a single matrix, but is another operation. Measured on 1,000 EuroSAT images
+    with the study's recipe, against the exact form: 0.04 grey levels of 255 on average, 42 at most, 1.1 % of the values
+    by more than half a level; with a linear hue 3.4 on average, 70 at most, 64 % of the values.
     """
+    return _colours_mapped(images, *_colour_maps(factors, hue, order, gray))
+
+
+def _colour_maps(factors: Tensor, hue: Tensor, order: Tensor, gray: Tensor) -> tuple[Tensor, ...]:
     place = order.argsort(1)
     before = place[:, :3] < place[:, 3:]
-    images = adjust_hue(_adjust(images, factors.where(before, 1.0)).clamp_(0, 1), hue)
     brightness, contrast, saturation = factors.where(~before, 1.0).unbind(1)
     after = torch.stack([brightness, contrast, saturation.where(~gray, 0.0)], 1)
-    return _adjust(images, after).clamp_(0, 1)
+    return *_colour_map(factors.where(before, 1.0)), hue, *_colour_map(after)
+
+
+def _colour_map(factors: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, 3) factors → (N, 3, 3) what makes the new colours of the old, and (N, 1, 1) of the image's mean luma."""
+    brightness, contrast, saturation = factors[..., None, None].unbind(1)
+    mix = torch.eye(3, device=factors.device) * saturation + (1 - saturation) * constant(GRAY, factors.device)
+    return brightness * contrast * mix, brightness * (1 - contrast)
+
+
+def _colours_mapped(images: Tensor, *maps: Tensor) -> Tensor:
+    def mapped(x: Tensor, matrix: Tensor, pull: Tensor) -> Tensor:
+        luma = (x.mean((2, 3)) * constant(GRAY, x.device)).sum(1).view(-1, 1, 1)
+        return torch.baddbmm((pull * luma).expand(-1, 3, 1), matrix, x.flatten(2)).view_as(x).clamp_(0, 1)
+
+    return mapped(adjust_hue(mapped(images, *maps[:2]), maps[2]), *maps[3:])
 
 
 def band_jitter(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
@@ -302,9 +324,7 @@ class SimCLRAugmentation:
     solarize_p: float = 0.0  # satellite extra: published value 0.2; inverts pixels from 128 of 255 up
     noise_p: float = 0.0  # satellite extra: published value 0.3; Gaussian, σ 0.05
     cutout_p: float = 0.0  # satellite extra: published value 0.2; one black 16-pixel square
-    compile: bool = (
-        False  # everything after the crop by torch.compile: seconds at the start, fewer passes over a GPU's memory
-    )
+    compile: bool = False  # what follows the crop by torch.compile: fewer passes over a GPU's memory; slower on a CPU
     exact: bool = False  # colours op by op, clamped after each as torchvision does; False: see `fused_jitter`
 
     @torch.no_grad()
@@ -326,20 +346,20 @@ class SimCLRAugmentation:
             )
         # one draw and one copy to the device for all parameters of the batch
         count = 41 + (3 * channels if self.band_jitter or self.band_drop_p else 0)
-        (k, n), shape = part, (len(images), channels, self.size, self.size)
+        (k, n), device, shape = part, images.device, (len(images), channels, self.size, self.size)
 
         def own(draw: Callable[..., Tensor], *each: int) -> Tensor:
             """The numbers of this part, from those of the whole batch."""
             everyone = draw(n * len(images), *each, generator=generator, device=generator.device)
-            return everyone.chunk(n)[k].to(images.device)
+            return _there(everyone.chunk(n)[k], device)
 
         u = own(torch.rand, count)
         noise = own(torch.randn, *shape[1:]) if self.noise_p else u
-        views = torch.empty(shape, device=u.device, memory_format=torch.channels_last)
-        chunk = CPU_CHUNK if images.device.type == "cpu" else max(1, len(images))
-        pieces = (t.split(chunk) for t in (views, images, u, noise, *self._taps(u, *images.shape[2:])))
-        with torch.autocast(images.device.type, enabled=False):
-            for out, *some in zip(*pieces, strict=True):
+        views = torch.empty(shape, device=device, memory_format=torch.channels_last)
+        chunk = CPU_CHUNK if device.type == "cpu" else max(1, len(images))
+        drawn = (*self._taps(u, *images.shape[2:]), *self._colours(u))
+        with torch.autocast(device.type, enabled=False):
+            for out, *some in zip(*(t.split(chunk) for t in (views, images, u, noise, *drawn)), strict=True):
                 out.copy_(self._view(*some))
         return views
 
@@ -351,17 +371,17 @@ class SimCLRAugmentation:
             hflip, vflip = hflip ^ ((turns == 1) | (turns == 2)), vflip ^ (turns >= 2)
         return *_taps(top, h, height, self.size, vflip), *_taps(left, w, width, self.size, hflip)
 
-    def _view(self, x: Tensor, u: Tensor, noise: Tensor, *taps: Tensor) -> Tensor:
-        x = _resampled(x, self.size, *taps)
+    def _view(self, x: Tensor, u: Tensor, noise: Tensor, *drawn: Tensor) -> Tensor:
+        x = _resampled(x, self.size, *drawn[:4])
         if self.rotate:
             x = torch.where(((4 * u[:, 24]).long() % 2 == 1).view(-1, 1, 1, 1), x.mT, x)
         paint = _compiled(SimCLRAugmentation._paint) if self.compile else SimCLRAugmentation._paint
-        return paint(self, x, u, noise)
+        return paint(self, x, u, noise, *drawn[4:])
 
-    def _paint(self, x: Tensor, u: Tensor, noise: Tensor) -> Tensor:
+    def _paint(self, x: Tensor, u: Tensor, noise: Tensor, *colours: Tensor) -> Tensor:
         if self.solarize_p:
             x = torch.where((u[:, 25] < self.solarize_p).view(-1, 1, 1, 1) & (x >= 128 / 255), 1 - x, x)
-        x = self._colour(x, u)
+        x = self._colour(x, *colours)
         if self.blur_sigma:
             x = gaussian_blur3(x, self.blur_sigma[0] + (self.blur_sigma[1] - self.blur_sigma[0]) * u[:, 36])
         if self.noise_p:
@@ -374,19 +394,24 @@ class SimCLRAugmentation:
             x = x.masked_fill((u[:, 41:].chunk(3, 1)[2] < self.band_drop_p)[..., None, None], 0.0)
         return x
 
-    def _colour(self, x: Tensor, u: Tensor) -> Tensor:
+    def _colours(self, u: Tensor) -> tuple[Tensor, ...]:
+        """The parameters of `_colour`, drawn for the whole batch at once."""
         jittered, gray = (u[:, 26] < self.jitter_p).float()[:, None], u[:, 35] < self.gray_p
-        if self.jitter_p and self.band_jitter:
-            factors = (
-                1 + s * (2 * v - 1) * jittered for s, v in zip(self.band_jitter, u[:, 41:].chunk(3, 1), strict=False)
-            )
-            x = band_jitter(x, *factors)
-        elif self.jitter_p:
-            strength = x.new_tensor(self.jitter) * (2 * u[:, 27:31] - 1) * jittered
-            jitter = (1 + strength[:, :3]).clamp(min=0), strength[:, 3], u[:, 31:35].argsort(1)
-            if not self.exact:
-                return fused_jitter(x, *jitter, gray)
-            x = color_jitter(x, *jitter)
+        if not self.jitter_p:
+            return (gray,)
+        if self.band_jitter:
+            drawn = u[:, 41:].chunk(3, 1)
+            return *(1 + s * (2 * v - 1) * jittered for s, v in zip(self.band_jitter, drawn, strict=False)), gray
+        strength = constant(self.jitter, u.device) * (2 * u[:, 27:31] - 1) * jittered
+        jitter = (1 + strength[:, :3]).clamp(min=0), strength[:, 3], u[:, 31:35].argsort(1), gray
+        return jitter if self.exact else _colour_maps(*jitter)
+
+    def _colour(self, x: Tensor, *drawn: Tensor) -> Tensor:
+        if self.jitter_p and not self.band_jitter and not self.exact:
+            return _colours_mapped(x, *drawn)
+        *jitter, gray = drawn
+        if jitter:
+            x = band_jitter(x, *jitter) if self.band_jitter else color_jitter(x, *jitter)
         return torch.where(gray.view(-1, 1, 1, 1), grayscale(x), x) if self.gray_p else x
 
 

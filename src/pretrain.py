@@ -88,8 +88,8 @@ def pretrain(
         resume: "auto" goes on where the run was stopped, and returns a finished one as it is; "force" goes on with
             another config too; False starts anew.
         save_minutes, save_steps: how often a state is saved to go on from; the steps in addition, if given.
-        loss, order, pairs: what stands in for `nt_xent`, `shuffled` and `views`, with the same arguments, in experiments
-            such as `src.audit`, which describes it in `data`.
+        loss, order, pairs: what stands in for `nt_xent`, `shuffled` and `views`, with the same arguments, in
+            experiments such as `src.audit`, which describes it in `data`.
 
     Raises:
         ValueError: batch larger than the data, no epochs, or wrong number of channels.

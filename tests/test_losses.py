@@ -184,3 +184,25 @@ def test_temperature_must_be_positive(tau):
 def test_floor_needs_a_pair():
     with pytest.raises(ValueError, match="n_pairs >= 1"):
         nt_xent_floor(0)
+
+
+def kept_for_backward(n, d):
+    """Bytes of the storages autograd keeps, each counted once."""
+    z_i, z_j = (z.requires_grad_() for z in pairs(n, d, dtype=torch.float32))
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = (tensor, tensor.untyped_storage().nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = nt_xent(z_i, z_j)
+    assert loss.requires_grad
+    return sum(size for _, size in kept.values())
+
+
+def test_memory_is_one_matrix_of_similarities_whatever_the_width_of_the_embeddings():
+    n, matrix = 256, (2 * 256) ** 2 * 4
+    for d in (16, 256):
+        # the similarities once, and a few copies of the embeddings
+        assert matrix <= kept_for_backward(n, d) <= matrix + 5 * 2 * n * (d + 1) * 4
