@@ -62,6 +62,11 @@ def views(images: np.ndarray | torch.Tensor, rows: torch.Tensor, augment: SimCLR
     return augment(batch, rng), augment(batch, rng)
 
 
+def shuffled(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """Row numbers in the order of an epoch, (count,): a fresh permutation each."""
+    return torch.randperm(count, generator=generator(seed, epoch))
+
+
 def untrained(config: PretrainConfig) -> nn.Module:
     """The encoder as `pretrain` starts it: the "before" of every comparison."""
     torch.manual_seed(seed_of(config.seed))
@@ -72,6 +77,8 @@ def pretrain(
     images: np.ndarray, config: PretrainConfig, out: str | Path, *,
     runtime: Runtime | None = None, probe: Callable[[nn.Module], float] | None = None, probe_every: int = 5,
     resume: bool = False, data: dict[str, Any] | None = None,
+    loss: Callable[..., torch.Tensor] = nt_xent, order: Callable[..., torch.Tensor] = shuffled,
+    pairs: Callable[..., tuple[torch.Tensor, torch.Tensor]] = views,
 ) -> Pretrained:  # fmt: skip
     """Pretrain an encoder on unlabelled images.
 
@@ -84,6 +91,8 @@ def pretrain(
         probe: encoder → kNN accuracy, called before training and every `probe_every` epochs.
         resume: continue from `last_…` in `out` if it is there; the result equals an uninterrupted run.
         data: description of the images, kept in the checkpoint.
+        loss, order, pairs: in place of `nt_xent`, `shuffled` and `views`, with the same arguments; for experiments
+            such as `src.audit`, which describes them in `data`.
 
     Raises:
         ValueError: batch larger than the data, no epochs, or wrong number of channels.
@@ -108,10 +117,10 @@ def pretrain(
     if not history:
         history = [{"epoch": 0, "knn": probe(encoder) if probe else None}]
     on_device = _resident(images, runtime.device)
-    steps = len(images) // config.batch_size
+    steps, hooks = len(images) // config.batch_size, (loss, order, pairs)
     with tqdm(total=config.epochs * steps, initial=(len(history) - 1) * steps, unit="step", mininterval=1) as bar:
         for epoch in range(len(history), config.epochs + 1):
-            row = {"epoch": epoch, **_train_epoch(model, optimizer, on_device, config, runtime, epoch, bar)}
+            row = {"epoch": epoch, **_train_epoch(model, optimizer, on_device, config, runtime, epoch, bar, *hooks)}
             if probe and (epoch % probe_every == 0 or epoch == config.epochs):
                 row["knn"] = probe(encoder)
             history.append(row)
@@ -127,9 +136,10 @@ def _resident(images: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor
 
 
-def _train_epoch(model, optimizer, images, config: PretrainConfig, runtime: Runtime, epoch: int, bar) -> dict:
+def _train_epoch(model, optimizer, images, config: PretrainConfig, runtime: Runtime, epoch: int, bar, objective, order,
+                 pairs) -> dict:  # fmt: skip
     augment = SimCLRAugmentation(config.image_size, **config.augmentation)
-    order = torch.randperm(len(images), generator=generator(config.seed, epoch))
+    order = order(len(images), config.seed, epoch)
     steps = len(images) // config.batch_size
     losses, started = [], time.perf_counter()
     model.train()
@@ -140,10 +150,10 @@ def _train_epoch(model, optimizer, images, config: PretrainConfig, runtime: Runt
         # dropout draws from the global generator: seeding it here makes every step a function of its number
         torch.manual_seed(seed_of(config.seed, epoch, step, 1))
         rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-        pair = views(images, rows.to(images.device), augment, generator(config.seed, epoch, step), runtime.device)
+        pair = pairs(images, rows.to(images.device), augment, generator(config.seed, epoch, step), runtime.device)
         with runtime.autocast():
             z_i, z_j = model(torch.cat(pair)).chunk(2)
-        loss = nt_xent(z_i, z_j, config.temperature)
+        loss = objective(z_i, z_j, config.temperature)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
