@@ -29,7 +29,7 @@ class Size:
 
 
 SIZES = {
-    "demo": Size(per_class=20, held_out=6, short=1, long=3, epochs=3, max_epochs=6, labels=(5, 10), image_size=24,
+    "demo": Size(per_class=20, held_out=6, short=2, long=4, epochs=3, max_epochs=6, labels=(5, 10), image_size=24,
                  mc_samples=10, tuned="bc", batch_size=32),
     "cpu": Size(per_class=200, held_out=50, short=5, long=15, epochs=6, max_epochs=60, labels=(10, 50, 100),
                 image_size=32, mc_samples=20, tuned="bcd"),
@@ -60,7 +60,7 @@ def arms(size: Size, letter: str) -> list[str]:
         "c": ["histograms", "published rendering"],
         "d": ["18.75 m"],
         "e": [*(f"noise {share} %" for share in reversed(size.noise)), "fixed order", "neighbours"],
-        "f": [f"{kind} {n}" for n in labels for kind in ("scratch", "progressive", "linear")],
+        "f": [f"{kind} {n}" for n in labels for kind in ("scratch", "progressive", "linear", "untrained")],
         "g": [f"{kind} {rate:g}" for kind in ("scratch", "progressive", "full", "frozen") for rate in size.rates],
         "h": [f"{split} {kind}" for split in ("geographic", "random") for kind in ("scratch", "progressive")],
         "i": ["scratch", "pretrained", "pretrained, study's rate"],
@@ -78,13 +78,14 @@ def recipe(size: Size, letter: str, arm: str) -> Recipe:
                       rate=rate, ood=True)  # fmt: skip
     first, second = arm.split()
     kind = second if letter == "h" else first
-    start, tuning = (None, "full") if kind == "scratch" else (CONTROL, kind)
+    start, tuning = (None, "full") if kind in ("scratch", "untrained") else (CONTROL, kind)
     if letter == "h":
         return Recipe(start, split=f"even {first}" if first == "random" else first, kind=tuning)
     if letter == "g":
         return Recipe(start, kind=tuning, rate=float(second))
     labels = None if second == "all" else int(second)
-    return Recipe(start, labels=labels, kind=None if kind == "linear" else tuning, probe=kind == "linear")
+    linear = kind in ("linear", "untrained")  # of a pretrained encoder, and of a random one
+    return Recipe(start, labels=labels, kind=None if linear else tuning, probe=linear)
 
 
 def plan(size: Size, letters: str, seeds: range) -> Iterator[tuple[str, str, int]]:

@@ -24,7 +24,7 @@ from src.encoders import projection_head
 from src.finetune import FinetuneConfig, finetune
 from src.losses import nt_xent_floor
 from src.ood import evaluate
-from src.pretrain import PretrainConfig, pretrain
+from src.pretrain import PretrainConfig, pretrain, untrained
 from src.probes import embed, knn_accuracy, linear_accuracy
 from src.profiles import Profile
 from src.runtime import Runtime, pick
@@ -174,20 +174,25 @@ def tuned(study: Study, job: Recipe, seed: int) -> Path:
 # --- what is measured ---
 
 
-def probe(study: Study, job: Recipe, seed: int, checkpoint: Path) -> dict[str, float]:
-    """Loss and its floor, length and spread of embeddings, kNN and linear accuracy of the frozen features on test."""
-    state, about = checkpoints.load(checkpoint)
-    config, split = about["config"], draw(study, seed, job.split, job.labels)
-    encoder = checkpoints.load_encoder(checkpoint)[0].to(study.runtime.device)
-    head = projection_head(encoder.feature_dim, tuple(config["projection"]))
-    checkpoints.restore(head, state["projection"], checkpoint)
-    store, size = study.store, study.size.image_size
-    train, test = (embed(encoder, store.images[rows], size, study.runtime) for rows in (split.train, split.test))
+def probe(study: Study, job: Recipe, seed: int, checkpoint: Path | None) -> dict[str, float]:
+    """kNN and linear accuracy of frozen features on test; of a pretrained encoder also its loss and its embeddings."""
+    store, split, found = study.store, draw(study, seed, job.split, job.labels), {}
+    if checkpoint is None:
+        encoder = untrained(PretrainConfig(study.encoder, image_size=study.size.image_size, seed=seed))
+    else:
+        encoder, about = checkpoints.load_encoder(checkpoint)
+        config, history = about["config"], about["history"]
+        found = {"loss": history[-1]["loss"], "floor": nt_xent_floor(config["batch_size"], config["temperature"])}
+    encoder.to(study.runtime.device)
+    parts = [store.images[rows] for rows in (split.train, split.test)]
+    train, test = (embed(encoder, images, study.size.image_size, study.runtime) for images in parts)
+    if checkpoint is not None:
+        head = projection_head(encoder.feature_dim, tuple(config["projection"]))
+        checkpoints.restore(head, checkpoints.load(checkpoint)[0]["projection"], checkpoint)
+        found |= embedding_statistics(head.eval(), test, config["temperature"])
     known = store.labels[split.train], store.labels[split.test]
     return {
-        "loss": about["history"][-1]["loss"], "floor": nt_xent_floor(config["batch_size"], config["temperature"]),
-        **embedding_statistics(head.eval(), test, config["temperature"]),
-        "knn": knn_accuracy(train, known[0], test, known[1]),
+        **found, "knn": knn_accuracy(train, known[0], test, known[1]),
         "linear": linear_accuracy(train, known[0], test, known[1]),
     }  # fmt: skip
 
