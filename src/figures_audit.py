@@ -47,7 +47,7 @@ def _seeds(axis: Axes, runs: pd.DataFrame, x: str, metric: str, color: str, labe
 
 
 def temperatures(table: pd.DataFrame) -> Figure:
-    """Cosine and dot-product NT-Xent over temperature: loss and its floor, the temperature it amounts to, linear probe."""
+    """Cosine and dot-product NT-Xent over temperature: loss and floor, the temperature it amounts to, linear probe."""
     runs = table[(table["letter"] == "b") & table["linear"].notna()]
     runs = runs.assign(kind=runs["arm"].str.split().str[0], temperature=runs["arm"].str.split().str[1].astype(float))
     figure, axes = _axes(1, 3, 4.2, 3.4)
@@ -89,7 +89,6 @@ def arms(table: pd.DataFrame, places: list[str], metrics: dict[str, str]) -> Fig
     rows = {place: len(places) - number for number, place in enumerate(places)}
     runs = table.assign(row=(table["letter"] + "/" + table["arm"]).map(rows)).dropna(subset=["row"])
     for axis, (metric, title) in zip(axes[0], metrics.items(), strict=True):
-        runs[metric] = runs[metric] if metric in runs else np.nan
         factor = 100 if metric in POINTS else 1
         for _, mine in runs.dropna(subset=[metric]).sort_values("row").groupby(["encoder", "seed"]):
             axis.plot(factor * mine[metric], mine["row"], "o-", color="C0", ms=4, lw=0.7, alpha=0.5)

@@ -13,6 +13,11 @@ from src.audit.plan import SIZES
 from src.results import MISSING
 
 POINTS = ("test_accuracy", "linear", "knn")  # shares, told in percentage points
+COLUMNS = (
+    "encoder", "letter", "arm", "seed", "seconds", "loss", "floor", "feature_length", "embedding_length",
+    "own_temperature", *POINTS, "val_accuracy", "auroc_mutual_information", "auroc_one_minus_msp",
+    "auroc_pixel_mahalanobis", "mi_minus_msp", "mi_minus_pixels",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,24 @@ def read(folder: str | Path, size: str | None = None) -> tuple[pd.DataFrame, lis
     size = size or next((s for s in reversed(SIZES) if any(r["size"] == s for r in records)), None)
     records = [record for record in records if record["size"] == size]
     table = pd.DataFrame([_row(record) for record in records if record["arm"] != "histograms"])
-    return _derived(table) if len(table) else pd.DataFrame(columns=["encoder", "letter", "arm", "seed"]), records
+    missing = [column for column in COLUMNS if column not in table]
+    table = table.reindex(columns=[*table.columns, *missing])
+    return _derived(table) if len(table) else table.astype({"letter": str, "arm": str}), records
+
+
+def about(records: list[dict[str, Any]]) -> str:
+    """What was run, on what and when, from the records; Markdown."""
+    if not records:
+        return "**Missing: no run of the audit has left a record yet.** `make audit` makes them."
+    size, seeds = records[0]["settings"], sorted({record["seed"] for record in records})
+    hardware, dates = ({record["versions"][key] for record in records} for key in ("hardware", "date"))
+    images = "all training images" if size["per_class"] is None else f"{size['per_class']} training images a class"
+    return (
+        f"**{len(records)} runs, size `{records[0]['size']}`**, seeds {', '.join(map(str, seeds))}: {images}, views of "
+        f"{size['image_size']} pixels, {size['long']} epochs of pretraining ({size['short']} in b to e), {size['epochs']} "
+        f"of fine-tuning; data `{size['data']['kind']}`, places by {size['places']}; {', '.join(sorted(hardware))}, "
+        f"{', '.join(sorted(dates))}, {sum(record['seconds'] for record in records) / 60:.0f} minutes in all."
+    )
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
