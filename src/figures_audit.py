@@ -46,9 +46,18 @@ def _seeds(axis: Axes, runs: pd.DataFrame, x: str, metric: str, color: str, labe
     axis.plot(mean.index, mean, "o-", ms=4, color=color, label=label)
 
 
+def _not_run() -> Figure:
+    figure, axes = _axes(1, 1, 5.6, 1.0)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0.5, 0.5, "not run", ha="center", color="0.4")
+    return figure
+
+
 def temperatures(table: pd.DataFrame) -> Figure:
     """Cosine and dot-product NT-Xent over temperature: loss and floor, the temperature it amounts to, linear probe."""
     runs = table[(table["letter"] == "b") & table["linear"].notna()]
+    if runs.empty:
+        return _not_run()
     runs = runs.assign(kind=runs["arm"].str.split().str[0], temperature=runs["arm"].str.split().str[1].astype(float))
     figure, axes = _axes(1, 3, 4.2, 3.4)
     for color, (kind, mine) in zip(("C0", "C1"), runs.groupby("kind"), strict=False):
@@ -121,6 +130,8 @@ def over_rates(table: pd.DataFrame) -> Figure:
 
 
 def _curves(runs: pd.DataFrame, x: str, metric: str, names: dict[str, str], xlabel: str, ylabel: str) -> Figure:
+    if runs.empty:
+        return _not_run()
     figure, axes = _axes(1, 1, 5.6, 3.8)
     for number, (kind, name) in enumerate(names.items()):
         _seeds(axes[0, 0], runs[runs["kind"] == kind], x, metric, f"C{number}", name)
@@ -132,6 +143,8 @@ def _curves(runs: pd.DataFrame, x: str, metric: str, names: dict[str, str], xlab
 def detectors(table: pd.DataFrame) -> Figure:
     """AUROC of every score on UC Merced, one colour an arm (i)."""
     runs = table[table["letter"] == "i"]
+    if runs.empty:
+        return _not_run()
     scores = [column.removeprefix("auroc_") for column in runs if column.startswith("auroc_")]
     figure, axes = _axes(1, 1, 6.4, 1.2 + 0.3 * len(scores))
     rows = np.arange(len(scores))[::-1]

@@ -74,13 +74,13 @@ def about(records: list[dict[str, Any]]) -> str:
     if not records:
         return "**Missing: no run of the audit has left a record yet.** `make audit` makes them."
     size, seeds = records[0]["settings"], sorted({record["seed"] for record in records})
-    hardware, dates = ({record["versions"][key] for record in records} for key in ("hardware", "date"))
+    where = (", ".join(sorted({record["versions"][key] for record in records})) for key in ("hardware", "date"))
     images = "all training images" if size["per_class"] is None else f"{size['per_class']} training images a class"
     return (
         f"**{len(records)} runs, size `{records[0]['size']}`**, seeds {', '.join(map(str, seeds))}: {images}, views of "
-        f"{size['image_size']} pixels, {size['long']} epochs of pretraining ({size['short']} in b to e), {size['epochs']} "
-        f"of fine-tuning; data `{size['data']['kind']}`, places by {size['places']}; {', '.join(sorted(hardware))}, "
-        f"{', '.join(sorted(dates))}, {sum(record['seconds'] for record in records) / 60:.0f} minutes in all."
+        f"{size['image_size']} pixels, {size['long']} epochs of pretraining ({size['short']} in b to e), "
+        f"{size['epochs']} of fine-tuning; data `{size['data']['kind']}`, places by {size['places']}; "
+        f"{', '.join(where)}, {sum(record['seconds'] for record in records) / 60:.0f} minutes in all."
     )
 
 
