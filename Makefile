@@ -49,7 +49,7 @@ data-bigearthnet-v2: .venv/.demo ## download BigEarthNet-S2 v2.0 (63 GB) and bui
 	  --metadata data/metadata.parquet --split train
 
 clean: ## remove what demo made (not your data, runs or checkpoints)
-	rm -rf data/demo models/demo umap_visualizations/demo runs/demo
+	rm -rf data/demo models/demo umap_visualizations/demo runs/demo runs/audit/demo
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
