@@ -77,8 +77,8 @@ def pretrain(
     images: np.ndarray, config: PretrainConfig, out: str | Path, *,
     runtime: Runtime | None = None, probe: Callable[[nn.Module], float] | None = None, probe_every: int = 5,
     resume: bool = False, data: dict[str, Any] | None = None,
-    loss: Callable[..., torch.Tensor] = nt_xent, order: Callable[..., torch.Tensor] = shuffled,
-    pairs: Callable[..., tuple[torch.Tensor, torch.Tensor]] = views,
+    loss: Callable[..., torch.Tensor] | None = None, order: Callable[..., torch.Tensor] | None = None,
+    pairs: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> Pretrained:  # fmt: skip
     """Pretrain an encoder on unlabelled images.
 
@@ -117,7 +117,7 @@ def pretrain(
     if not history:
         history = [{"epoch": 0, "knn": probe(encoder) if probe else None}]
     on_device = _resident(images, runtime.device)
-    steps, hooks = len(images) // config.batch_size, (loss, order, pairs)
+    steps, hooks = len(images) // config.batch_size, (loss or nt_xent, order or shuffled, pairs or views)
     with tqdm(total=config.epochs * steps, initial=(len(history) - 1) * steps, unit="step", mininterval=1) as bar:
         for epoch in range(len(history), config.epochs + 1):
             row = {"epoch": epoch, **_train_epoch(model, optimizer, on_device, config, runtime, epoch, bar, *hooks)}
