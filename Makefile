@@ -1,9 +1,10 @@
 # Everything runs from a clean clone: Python >= 3.11, make and a package registry are all it needs.
 PYTHON ?= python3
+PROFILE ?= paper
 BIN = .venv/bin
 NOTEBOOKS = $(sort $(notdir $(wildcard notebooks/0[1-8]_*.ipynb notebooks/10_*.ipynb)))
 
-.PHONY: help demo test soak bench lint clean \
+.PHONY: help demo audit test soak bench lint clean \
   data-eurosat data-eurosat-allbands data-ucmerced data-bigearthnet-v1 data-bigearthnet-v2
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-22s %s\n", $$1, $$2}'
@@ -17,6 +18,11 @@ demo: .venv/.demo ## set up, then run every notebook on made data (no download, 
 	@printf '\nexecuted notebooks  runs/demo/\ncheckpoints         models/demo/\nfigures             umap_visualizations/demo/\n\n'
 	@$(BIN)/python -c "from src.results import *; t = runs_table(read_records('models/demo/records')); \
 	  print(t[['encoder', 'configuration', *METRICS, 'test_accuracy', 'hours']].round(3).to_string(index=False))"
+
+audit: .venv/.demo ## what made pretraining hurt? runs that are missing, then notebook 09 (PROFILE=demo: made data)
+	@TQDM_DISABLE=1 $(BIN)/python -m src.audit --profile $(PROFILE) $(AUDIT)
+	@mkdir -p runs/audit
+	@$(BIN)/papermill notebooks/09_why_pretraining_hurt.ipynb runs/audit/09_why_pretraining_hurt.ipynb -k python3 -p PROFILE $(PROFILE)
 
 test: .venv/.dev ## set up, then run the tests
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
@@ -50,7 +56,7 @@ data-bigearthnet-v2: .venv/.demo ## download BigEarthNet-S2 v2.0 (63 GB) and bui
 	  --metadata data/metadata.parquet --split train
 
 clean: ## remove what demo made (not your data, runs or checkpoints)
-	rm -rf data/demo models/demo umap_visualizations/demo runs/demo
+	rm -rf data/demo models/demo umap_visualizations/demo runs/demo runs/audit/demo
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

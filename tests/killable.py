@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
 
+from src.audit.plan import SIZES, Size
 from src.data import ingest
 from src.data.bigearthnet import bigearthnet_store
 
@@ -58,3 +60,18 @@ def map_slowly(path, checkpoint, out):
     tiles.STRIP_TILES = 1
     known = Calibration.load(calibration_path(checkpoint), checkpoint)
     map_scene(path, checkpoint, out, known, stride=16, runtime=pick("cpu", "float32"))
+
+
+TINY = Size(per_class=8, held_out=2, short=2, long=2, epochs=3, max_epochs=4, labels=(4,), image_size=8, mc_samples=2,
+            tuned="bc", temperatures=(0.5,), rates=(1e-4, 1e-3), noise=(50,), batch_size=16)  # fmt: skip
+
+
+def audit(*arguments):
+    """The audit's command line at a tiny size, on one thread."""
+    import torch
+
+    from src.audit import __main__ as command
+
+    torch.set_num_threads(1)
+    SIZES["tiny"], sys.argv = TINY, ["src.audit", "--size", "tiny", *map(str, arguments)]
+    command.main()
