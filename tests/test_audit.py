@@ -301,6 +301,8 @@ def test_splits_are_balanced_nested_and_apart(study):
         assert set(few.train) < set(split.train) and np.array_equal(few.test, split.test)
     west, middle, east = (study.places[rows, 0] for rows in vars(draw(study, 0, "geographic")).values())
     assert west.max() < middle.min() and middle.max() < east.min()
+    even, random = draw(study, 0, "even random"), draw(study, 0, "random")
+    assert all(np.array_equal(vars(even)[part], vars(random)[part]) for part in ("train", "val", "test"))
 
 
 def test_even_splits_are_as_large_as_the_smaller(study):
