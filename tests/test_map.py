@@ -299,10 +299,11 @@ def test_thresholds_keep_what_they_say_of_the_validation_images(files, known):
 
 def test_a_calibration_without_fitted_scores_needs_no_training_features(files, tmp_path):
     store, (model, about) = PatchStore.open(files / "store"), checkpoints.load_classifier(files / "c.pth")
-    few = calibrate(
-        model, about, files / "c.pth", store, stratified_split(store), ["energy"], keep=0.8, runtime=FLOAT32
-    )
-    assert few.features_N_D.size == 0 and few.about["keep"] == 0.8
+    split = stratified_split(store)
+    few = calibrate(model, about, files / "c.pth", store, split, ["energy"], keep=0.93, runtime=FLOAT32)
+    assert few.features_N_D.size == 0 and few.about["keep"] == 0.93
+    val = few.score("energy", model, penultimate(model, store.images[split.val], FLOAT32), store.images[split.val])
+    assert (val > few.about["thresholds"]["energy"]).sum() == 1  # of 21: two would be more than 7 %
     path = few.save(tmp_path / "few.npz")
     assert path.stat().st_size < 20_000
     assert Calibration.load(path, files / "c.pth").about == few.about
