@@ -222,8 +222,8 @@ def arithmetic(size: dict, runtime: Runtime) -> dict:
     need = 45_000 * table[0]["GFLOP/view"] / 1000
     note = (
         f"The study's 161.8 M views in an hour are 45,000 views/s: for the Custom CNN {need:,.0f} TFLOP/s, "
-        f"{need / 989:.0%} of an H100's peak, and {45e-3 * table[0]['MB/view'] / 1e3:.2f} TB/s, "
-        f"{45e-3 * table[0]['MB/view'] / 3.35e3:.0%} of its bandwidth."
+        f"{need / 989:.0%} of an H100's peak, and {45e-3 * table[0]['MB/view']:.2f} TB/s, "
+        f"{45e-3 * table[0]['MB/view'] / 3.35:.0%} of its bandwidth."
     )
     return {"how": how, "rows": table, "notes": [note]}
 
