@@ -23,7 +23,7 @@ test: .venv/.dev ## set up, then run the tests
 lint: .venv/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check src tests
 
-bench: .venv/.bench ## measure speed against peers (about ten minutes on two CPU cores)
+bench: .venv/.bench ## measure speed against peers (many minutes on a CPU)
 	@$(BIN)/python benchmarks/speed.py
 
 data-eurosat: .venv/.demo ## download EuroSAT RGB (90 MB)
