@@ -33,7 +33,7 @@ soak: .venv/.dev ## kill trainings of the study's size twenty times each: minute
 lint: .venv/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check src tests
 
-bench: .venv/.bench ## measure speed against peers (about ten minutes on two CPU cores)
+bench: .venv/.bench ## measure speed against peers (many minutes on a CPU)
 	@$(BIN)/python benchmarks/speed.py
 
 data-eurosat: .venv/.demo ## download EuroSAT RGB (90 MB)
