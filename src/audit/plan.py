@@ -13,7 +13,7 @@ class Size:
     """How much of everything; one row of `SIZES`."""
 
     per_class: int | None  # training images a class, also those pretrained on; None: all
-    held_out: int | None  # val images, and twice as many test images, a class; None: all
+    held_out: int | None  # val images, and three times as many test images, a class; None: all
     short: int  # epochs of pretraining in b to e, where many are compared
     long: int  # epochs of pretraining in f to i
     epochs: int  # of fine-tuning on all labels
@@ -29,9 +29,9 @@ class Size:
 
 
 SIZES = {
-    "demo": Size(per_class=20, held_out=6, short=2, long=4, epochs=3, max_epochs=6, labels=(5, 10), image_size=24,
+    "demo": Size(per_class=20, held_out=4, short=2, long=4, epochs=3, max_epochs=6, labels=(5, 10), image_size=24,
                  mc_samples=10, tuned="bc", batch_size=32),
-    "cpu": Size(per_class=200, held_out=50, short=5, long=15, epochs=6, max_epochs=60, labels=(10, 50, 100),
+    "cpu": Size(per_class=180, held_out=30, short=5, long=15, epochs=6, max_epochs=40, labels=(10, 50, 100),
                 image_size=32, mc_samples=20, tuned="bcd"),
     "gpu": Size(per_class=None, held_out=None, short=50, long=300, epochs=100, max_epochs=300,
                 labels=(10, 50, 100, 500), image_size=64, mc_samples=50, tuned="bcde"),

@@ -85,7 +85,7 @@ def draw(study: Study, seed: int, kind: str, labels: int | None = None) -> Split
         parts = {"random": study.profile.eurosat(seed)[1], "geographic": geographic_split(study.places[:, 0])}
         own, sizes = parts["geographic" if kind == "geographic" else "random"], study.size
         others = list(parts.values()) if kind != "random" else [own]
-        limits = (labels or sizes.per_class, sizes.held_out, sizes.held_out and 2 * sizes.held_out)
+        limits = (labels or sizes.per_class, sizes.held_out, sizes.held_out and 3 * sizes.held_out)
         study.splits[key] = Split(*(
             _first(study.store.labels, getattr(own, part), [getattr(other, part) for other in others], limit, seed)
             for part, limit in zip(("train", "val", "test"), limits, strict=True)
