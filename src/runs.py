@@ -58,7 +58,7 @@ class Run:
         self.save_minutes, self.save_steps = save_minutes, save_steps
         self.last, self.previous = folder / "last.pth", folder / "previous.pth"
         self.checkpoint: str | None = None  # of the finished run
-        self.world, self.stopping, self._calls = world, False, 0
+        self.world, self.stopping, self._begun, self._calls = world, False, False, 0
         self.asked: int | None = None  # the signal that asked this process to stop
 
     def __enter__(self) -> "Run":
@@ -86,9 +86,9 @@ class Run:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         try:
-            if kind is not None:
-                status = "stopped" if issubclass(kind, KeyboardInterrupt) else f"failed: {str(error).splitlines()[:1]}"
-                self._note(status)
+            if kind is not None and self._begun:  # one that was refused has nothing to say about the run in this folder
+                told = next(iter(str(error).splitlines()), kind.__name__)
+                self._note("stopped" if issubclass(kind, KeyboardInterrupt) else f"failed: {told}")
         finally:
             self._lock.close()
 
@@ -124,6 +124,7 @@ class Run:
             self._note("running")
         else:
             self.checkpoint = status["checkpoint"]
+        self._begun = True
         return found
 
     def _newest(self) -> tuple[dict[str, Any], dict[str, Any]] | None:

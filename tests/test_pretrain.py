@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -251,6 +251,8 @@ def test_an_unfinished_run_of_another_config_is_not_resumed_unless_forced(tmp_pa
     changed = replace(CONFIG, **change)
     with pytest.raises(CheckpointError, match=rf"another config or other data \(was, now\).*{next(iter(change))}"):
         run(tmp_path, changed)
+    (told,) = [json.loads(file.read_text()) for file in tmp_path.rglob("run.json")]
+    assert told["status"] == "stopped" and told["config"] == json.loads(json.dumps(asdict(CONFIG)))
     if "projection" not in change:  # other shapes cannot be forced
         with pytest.warns(UserWarning, match=f"as forced.*{next(iter(change))}"):
             result = run(tmp_path, changed, resume="force")
