@@ -60,7 +60,7 @@ def samples(images: np.ndarray, titles: list[str], columns: int = 10) -> Figure:
 def view_pairs(images: np.ndarray, augment: SimCLRAugmentation, seed: int = 0) -> Figure:
     """Each image over its two views, what the loss calls the same; twelve bands are shown as RGB."""
     rng = torch.Generator().manual_seed(seed)
-    pair = views(images, torch.arange(len(images)), augment, rng, torch.device("cpu"))
+    pair = views(torch.as_tensor(images).permute(0, 3, 1, 2), augment, rng)
     mean, std = (np.array(value) for value in STATISTICS[images.shape[-1]])
     unit = [(v.permute(0, 2, 3, 1).numpy() * std + mean).clip(0, 1) for v in pair]
     rows = [as_rgb(x) for x in (images, *unit)]

@@ -23,7 +23,7 @@ from src.encoders import ENCODERS, build_encoder, projection_head
 from src.loop import Progress, Row, Training, train
 from src.losses import nt_xent
 from src.parallel import World, agree, gather, join, share, synchronised, wrapped
-from src.runs import RESUME, Run, Stopped, fingerprint
+from src.runs import ALONE, RESUME, Run, Stopped, fingerprint
 from src.runtime import Runtime, generator, pick, record, seed_of
 
 
@@ -51,7 +51,9 @@ class Pretrained:
     checkpoint: Path  # best epoch, full name; the short alias lies beside it
 
 
-def views(batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator, world: World) -> tuple[Tensor, Tensor]:
+def views(
+    batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator, world: World = ALONE
+) -> tuple[Tensor, Tensor]:
     """Two independent views, (n, C, size, size) each, of this process's part (n, C, H, W) of a batch."""
     part = (world.rank, world.size)
     return augment(batch, rng, part), augment(batch, rng, part)
