@@ -21,7 +21,7 @@ context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["pytest", "src.pretrain", "src.finetune"])  # not this file: tests/ is not on its path
 
 LARGE = bool(os.environ.get("SOAK"))  # make soak: minutes, and the study's size of network input
-SIZE, IMAGES, BATCH, EPOCHS = (64, 320, 32, 12) if LARGE else (16, 60, 4, 8)
+SIZE, IMAGES, BATCH, EPOCHS = (64, 240, 32, 12) if LARGE else (16, 60, 4, 8)
 RNG = np.random.default_rng(0)
 DATA = RNG.integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
 LABELS = np.arange(IMAGES) % 3
