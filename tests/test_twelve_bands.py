@@ -47,7 +47,8 @@ def test_pretraining_with_twelve_channels_learns_and_can_be_looked_at(profile, t
 
 def test_the_command_pretrains_on_a_twelve_band_store(profile, tmp_path, run_module):
     store = profile.bigearthnet(bands="all").path
-    done = run_module("src.pretrain", store, "--out", tmp_path, "--epochs", 1, "--batch-size", 8, "--image-size", 16)
+    done = run_module("src.pretrain", store, "--out", tmp_path, "--runs", tmp_path / "runs", "--epochs", 1,
+                      "--batch-size", 8, "--image-size", 16)  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 
