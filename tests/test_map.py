@@ -342,7 +342,8 @@ def test_a_killed_run_continues_and_gives_the_same_bytes(tmp_path, scene, files,
     path, done = scene(numbers(300, 100)), tmp_path / "killed/.unfinished/done.npy"
     run(path, files, known, tmp_path / "whole")
     process = killable.start(killable.map_slowly, path, files / "c.pth", tmp_path / "killed")
-    while process.is_alive() and not (done.is_file() and np.load(done).sum() >= 3):
+    begun = done.with_name("settings.json")  # until it is there, the other files may be half made
+    while process.is_alive() and not (begun.is_file() and np.load(done).sum() >= 3):
         time.sleep(0.002)
     process.kill()  # SIGKILL
     process.join()
