@@ -170,7 +170,8 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     distance = (g + b).sub_(r).sub_(low).div_(chroma.clamp(min=1e-12)).add_(1)  # grey pixels: any finite number will do
     hue = torch.copysign(distance, g - b).add_(6 * shift.view(-1, 1, 1))
     hue.sub_((hue / 6).round_(), alpha=6)  # −3 … 3, red at 0
-    away = torch.stack([hue, hue - 2, hue + 2], 1).abs_()  # from red, green, blue: 0 … 5, both ways round the circle
+    from_red = constant((0.0, -2.0, 2.0), hue.device).view(1, 3, 1, 1)  # red itself, green, blue
+    away = (hue[:, None] + from_red).abs_()  # 0 … 5, both ways round the circle
     return away.sub_(3).abs_().clamp_(1, 2).mul_(chroma[:, None]).add_((low - chroma)[:, None])
 
 
