@@ -5,7 +5,6 @@ A run that has its record is not repeated, so the command may be stopped and sta
 
 import argparse
 import json
-import os
 import re
 import shlex
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 from src.audit.plan import LETTERS, SIZES, plan, recipe
 from src.audit.runs import Study, draw, histograms, measure, open_study, pretraining, sample_patches, tuning
-from src.checkpoints import CheckpointError
+from src.checkpoints import CheckpointError, replacing
 from src.data.store import DataError
 from src.encoders import ENCODERS
 from src.pretrain import PretrainConfig, pretrain
@@ -66,9 +65,9 @@ def perform(study: Study, size_name: str, run: Run, folder: Path) -> Path:
     }  # fmt: skip
     file = record_file(folder, size_name, study.encoder, run)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
-    partial.write_text(json.dumps(about, indent=1) + "\n")
-    return partial.replace(file)
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(about, indent=1) + "\n")
+    return file
 
 
 # --- what it will take ---
