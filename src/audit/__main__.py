@@ -156,6 +156,8 @@ def audit(args: argparse.Namespace) -> None:
         if args.minutes is not None and time.monotonic() - started > 60 * args.minutes:
             print(f"{args.minutes:g} minutes are over: {len(left) - number + 1} runs are left for another time")
             return
+        if finished(record_file(folder, size_name, args.encoder, run), study):
+            continue  # by another process beside this one
         file = perform(study, size_name, run, folder)
         seconds = json.loads(file.read_text())["seconds"]
         print(f"{number}/{len(left)} seed {run[2]}, {run[0]}: {run[1]} ({seconds:.0f} s)", flush=True)
