@@ -5,20 +5,18 @@ exact: float32 and colours op by op. Nothing else differs: the same seeds, the s
 """
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from src.pretrain import PretrainConfig, pretrain
+from src.probes import knn_probe
+from src.profiles import open_profile
+from src.runtime import pick, record
 
-from src.pretrain import PretrainConfig, pretrain  # noqa: E402
-from src.probes import knn_probe  # noqa: E402
-from src.profiles import open_profile  # noqa: E402
-from src.runtime import pick, record  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ def card(checkpoint: Path, about: dict[str, Any]) -> str:
     data = about["data"]
     source = DATA_NAMES[data["kind"]] if about["kind"] == "simclr" else "EuroSAT"
     subset = f" ({data['subset']})" if "subset" in data else ""
+    day = versions.get("date", "the day is in the name of the file, not in its record")
     metrics = {key: value for key, value in about["metrics"].items() if key in ("loss", "knn") or "accuracy" in key}
     return f"""## `{checkpoint.name}`
 
@@ -34,7 +35,7 @@ def card(checkpoint: Path, about: dict[str, Any]) -> str:
 - **Data**: {source}{subset}; {data["shape"][0]:,} images in the store.
 - **Recipe**: {", ".join(f"{key} {config[key]}" for key in RECIPE if key in config)}; epoch {about["epoch"]} kept.
 - **Reached**: {", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in metrics.items())}; one seed.
-- **Made on** {versions["hardware"]}, {versions["precision"]}, torch {versions["torch"]}; {_day(versions)}.
+- **Made on** {versions["hardware"]}, {versions["precision"]}, torch {versions["torch"]}; {day}.
 - **Licence**: {LICENCE}
 
 ```python
@@ -43,10 +44,6 @@ from src import checkpoints, probes
 {output} = {name}(probes.prepare(images, {config["image_size"]}, "cpu"))  # images: (N, H, W, 3) uint8
 ```
 """
-
-
-def _day(versions: dict[str, str]) -> str:
-    return versions.get("date", "the day is not in its record")
 
 
 def _start(about: dict[str, Any]) -> str:
@@ -60,7 +57,7 @@ def cards(folder: str | Path) -> str:
         if checkpoint.stat().st_size <= LIMIT and not checkpoint.name.startswith("last_"):
             text = checkpoint.with_suffix(".json").read_text()
             found.setdefault(text, (checkpoint, json.loads(text)))
-    title = "# Weights worth having\n\nWritten by `python -m src.cards models`; all load with `weights_only=True`.\n"
+    title = "# Model cards\n\nWritten by `python -m src.cards models`; all load with `weights_only=True`.\n"
     return "\n".join([title, *(card(*one) for one in found.values())])
 
 

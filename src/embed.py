@@ -27,13 +27,9 @@ def any_encoder(path: str | Path) -> tuple[nn.Module, dict]:
 
 
 def embed_to_files(
-    source: str | Path,
-    checkpoint: str | Path,
-    out: str | Path,
-    *,
-    runtime: Runtime | None = None,
-    batch_size: int = 256,
-) -> tuple[Path, Path]:
+    source: str | Path, checkpoint: str | Path, out: str | Path,
+    *, runtime: Runtime | None = None, batch_size: int = 256,
+) -> tuple[Path, Path]:  # fmt: skip
     """Write `features.npy`, (N, D) float32, and `index.parquet`, whose row n says what row n of the features is of.
 
     Args:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import rasterio
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from src.calibration import rendered
 from src.data.patch import ALL_BANDS, RGB, as_rgb
 from src.data.scene import Scene, open_scene
-from src.figures import SCORE_NAMES
+from src.figures import SCORE_NAMES, _axes
 from src.tiles import NO_CLASS
 
 PIXELS = 300  # of a picture's longer side: a scene is read no finer, and a notebook stays small
@@ -22,10 +22,7 @@ PIXELS = 300  # of a picture's longer side: a scene is read no finer, and a note
 
 def _panels(count: int, shape: tuple[int, int]) -> tuple[Figure, np.ndarray]:
     height, width = 3.6 * shape[0] / max(shape), 3.6 * shape[1] / max(shape)
-    figure, axes = plt.subplots(
-        1, count, figsize=(count * (width + 0.35), height + 1.0), layout="constrained", squeeze=False
-    )
-    plt.close(figure)  # a returned figure is shown by the notebook once, not twice
+    figure, axes = _axes(1, count, width + 0.35, height + 1.0)
     for axis in axes[0]:
         axis.set(xticks=[], yticks=[])
     return figure, axes[0]
@@ -107,17 +104,17 @@ def _raster(out: Path, name: str, picture: np.ndarray) -> np.ma.MaskedArray:
         return file.read(1, out_shape=picture.shape[:2], masked=True)
 
 
-def _draw_flags(axis: plt.Axes, picture: np.ndarray, flagged: np.ma.MaskedArray) -> None:
+def _draw_flags(axis: Axes, picture: np.ndarray, flagged: np.ma.MaskedArray) -> None:
     axis.imshow(picture, interpolation="nearest")
     flags = np.ma.masked_where(flagged.filled(0) != 1, flagged)
     axis.imshow(flags, cmap=ListedColormap(["red"]), vmin=0, vmax=1, alpha=0.45, interpolation="nearest")
 
 
-def _draw_classes(figure: Figure, axis: plt.Axes, numbers: np.ma.MaskedArray, shares: dict[str, float]) -> None:
+def _draw_classes(figure: Figure, axis: Axes, numbers: np.ma.MaskedArray, shares: dict[str, float]) -> None:
     colors = ListedColormap([f"C{n}" for n in range(len(shares))])  # as in every other figure
     numbers = np.ma.masked_equal(numbers, NO_CLASS)
     axis.imshow(numbers, cmap=colors, vmin=-0.5, vmax=len(shares) - 0.5, interpolation="nearest")
-    axis.set_title("classes, right or wrong", fontsize=9)
+    axis.set_title("classes (no truth is known)", fontsize=9)
     there = [(n, name, share) for n, (name, share) in enumerate(shares.items()) if share > 0]
     handles = [
         Patch(color=f"C{n}", label=f"{name} {share:.0%}" if share >= 0.005 else f"{name} <1%")

@@ -180,7 +180,8 @@ def main() -> None:
         calibration = Calibration.load(file, args.checkpoint, args.score)
         print(f"{args.scene} on {runtime}")
         summary = map_scene(args.scene, args.checkpoint, args.out, calibration, **options, runtime=runtime)
-        picture = save(map_panels(args.scene, args.out), Path(args.out) / "map.png")
+        shown = {name: options[name] for name in ("scale", "offset", "nodata")}
+        picture = save(map_panels(args.scene, args.out, args.bands, **shown), Path(args.out) / "map.png")
     except (DataError, CheckpointError, ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     print(

@@ -168,15 +168,8 @@ def both_readings(runs: pd.DataFrame) -> pd.DataFrame:
     """
     theirs = STUDY.reset_index().assign(source="study")
     ours = runs.assign(source="ours", msp_as_printed=1 - runs["auroc_one_minus_msp"])
-    columns = [
-        "source",
-        "encoder",
-        "configuration",
-        "auroc_mutual_information",
-        "msp_as_printed",
-        "auroc_one_minus_msp",
-    ]
-    table = pd.concat([frame[columns] for frame in (theirs, ours) if len(frame)], ignore_index=True)
+    shown = ["source", "encoder", "configuration", "auroc_mutual_information", "msp_as_printed", "auroc_one_minus_msp"]
+    table = pd.concat([frame[shown] for frame in (theirs, ours) if len(frame)], ignore_index=True)
     for reading in ("msp_as_printed", "auroc_one_minus_msp"):
         wins = table[reading] > table["auroc_mutual_information"]
         table[f"{reading}_wins"] = wins.map({True: "MSP", False: "MI"})

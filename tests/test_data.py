@@ -4,9 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rasterio.transform import from_origin
 
 from src.data.bigearthnet import bigearthnet_store
-from src.data.eurosat import CLASSES, eurosat_allbands_store, eurosat_store, read_allbands, stratified_split
+from src.data.eurosat import (
+    CLASSES,
+    coordinates,
+    eurosat_allbands_store,
+    eurosat_store,
+    main,
+    read_allbands,
+    stratified_split,
+)  # fmt: skip
 from src.data.patch import read_rgb
 from src.data.store import DataError, PatchStore
 from src.data.ucmerced import STUDY_CLASSES, ucmerced_store
@@ -286,6 +295,31 @@ def test_a_cut_geotiff_of_all_bands_is_refused_by_name(tmp_path, write_band):
     cut(tmp_path / "Forest_1.tif", 0.5)
     with pytest.raises(DataError, match=r"Forest_1\.tif cannot be read"):
         read_allbands(tmp_path / "Forest_1.tif")
+
+
+def placed(root, write_band, **profile):
+    """One 13-band file a class, the centres on the 15th meridian and ten kilometres apart."""
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        place = from_origin(500_000 - 320, 5_000_320 + 10_000 * label, 10, 10)
+        write_band(root / name / f"{name}_7.tif", np.ones((13, 64, 64), np.uint16), transform=place, **profile)
+
+
+def test_places_of_eurosat_are_read_from_its_geotiffs(tmp_path, write_band, monkeypatch):
+    placed(tmp_path / "tif", write_band)
+    monkeypatch.setattr("sys.argv", ["eurosat", str(tmp_path / "tif"), str(tmp_path / "places.csv")])
+    main()
+    table = pd.read_csv(tmp_path / "places.csv")
+    assert table["name"].tolist() == [f"{name}_7" for name in CLASSES]
+    np.testing.assert_allclose(table["longitude"], 15, atol=1e-5)
+    # northing 5,000,000 m is 45.1535° on the central meridian; a degree is 111.1 km there, seen through UTM's 0.9996
+    np.testing.assert_allclose(table["latitude"], 45.1535 + np.arange(10) * 10 / 0.9996 / 111.136, atol=2e-4)
+
+
+def test_a_geotiff_without_a_place_is_refused_by_name(tmp_path, write_band):
+    placed(tmp_path, write_band, crs=None)
+    with pytest.raises(DataError, match=r"AnnualCrop_7\.tif has no coordinate system"):
+        coordinates(tmp_path)
 
 
 # The split

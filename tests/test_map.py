@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import killable
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import rasterio
@@ -23,7 +24,7 @@ from src.data.scene import open_scene
 from src.data.store import DataError, PatchStore
 from src.encoders import Classifier, build_encoder
 from src.figures_map import map_panels, scene_both_ways
-from src.map import map_scene
+from src.map import main, map_scene
 from src.ood import penultimate
 from src.runtime import pick
 from src.tiles import NO_CLASS, RASTERS, blend, cell_edges, tile_starts
@@ -403,3 +404,18 @@ def test_the_command_calibrates_maps_and_says_how_much_is_flagged(tmp_path, scen
     assert "% of the mapped pixels flagged by energy" in done.stdout and "pixels/s" in done.stdout
     assert [line for line in done.stderr.splitlines() if line.startswith("warning: ") and "offset 1000" in line]
     assert (tmp_path / "out/map.png").is_file() and calibration_path(checkpoint).is_file()
+
+
+def test_the_commands_picture_is_of_the_bands_it_mapped(tmp_path, scene, files, known, monkeypatch):
+    """B02, B03, B04 in the file, as reflectance: the same picture as of B04, B03, B02 in digital numbers."""
+
+    def command(folder, path, *options):
+        words = ("map", path, "--checkpoint", files / "c.pth", "--out", tmp_path / folder, "--stride", TILE, *options)
+        monkeypatch.setattr("sys.argv", [str(word) for word in words])
+        main()
+        return plt.imread(tmp_path / folder / "map.png")
+
+    (tmp_path / "other").mkdir()
+    turned = scene((numbers(40, 40)[::-1] / 10_000).astype("float64"), "other/scene.tif")
+    plain = command("plain", scene(numbers(40, 40)))
+    np.testing.assert_array_equal(command("turned", turned, "--bands", 3, 2, 1, "--scale", 10_000), plain)

@@ -47,7 +47,8 @@ def finished(file: Path, study: Study) -> bool:
         return False
     was, now = json.loads(file.read_text())["settings"], settings(study)
     if differs := {key: (was.get(key), value) for key, value in now.items() if was.get(key) != value}:
-        raise ValueError(f"{file} was made with other settings (was, now): {differs}. Move it away to run anew.")
+        hint = " See SETUP.md for EuroSAT's coordinates, or" if "places" in differs else " To run anew,"
+        raise ValueError(f"{file} was made with other settings (was, now): {differs}.{hint} move the records away.")
     return True
 
 
@@ -125,7 +126,8 @@ def main() -> None:
     parser.add_argument("--only", default=LETTERS, help="letters, such as b,f; all of b to i unless told")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     parser.add_argument("--minutes", type=float, help="start no new run after so many")
-    parser.add_argument("--coordinates", type=Path, help="CSV of name, latitude, longitude of EuroSAT's images")
+    places = "CSV of name, latitude, longitude of EuroSAT's images; default: data/eurosat_latlon.csv, if it is there"
+    parser.add_argument("--coordinates", type=Path, help=places)
     parser.add_argument("--workspace", type=Path, help="folder of data/ and models/; default: the checkout")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
@@ -145,7 +147,9 @@ def audit(args: argparse.Namespace) -> None:
     runtime, profile = pick(args.device), open_profile(args.profile, args.workspace, args.encoder)
     size_name = args.size or ("demo" if args.profile == "demo" else "gpu" if runtime.device.type == "cuda" else "cpu")
     scratch = (args.workspace or ROOT) / "runs/audit" / args.profile / size_name / args.encoder
-    study = open_study(profile, SIZES[size_name], scratch, args.encoder, args.coordinates, runtime)
+    usual = profile.data / "eurosat_latlon.csv"
+    coordinates = args.coordinates or (usual if usual.is_file() else None)
+    study = open_study(profile, SIZES[size_name], scratch, args.encoder, coordinates, runtime)
     folder = profile.records / "audit"
     runs = list(plan(study.size, letters, range(args.seeds)))
     left = [run for run in runs if not finished(record_file(folder, size_name, args.encoder, run), study)]

@@ -22,10 +22,9 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Difference:
-    """arm − control over n seeds: mean, standard deviation and 95 % t-interval (NaN with one seed)."""
+    """arm − control over n seeds: mean and 95 % t-interval (NaN with one seed)."""
 
     mean: float
-    sd: float
     low: float
     high: float
     n: int
@@ -41,10 +40,9 @@ def t_interval(values: np.ndarray) -> Difference:
     values = np.asarray(values, float)
     n = len(values)
     if n < 2:
-        return Difference(values.mean() if n else np.nan, np.nan, np.nan, np.nan, n)
-    mean, sd = values.mean(), values.std(ddof=1)
-    half = stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n)
-    return Difference(mean, sd, mean - half, mean + half, n)
+        return Difference(values.mean() if n else np.nan, np.nan, np.nan, n)
+    mean, half = values.mean(), stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
+    return Difference(mean, mean - half, mean + half, n)
 
 
 def read(folder: str | Path, size: str | None = None) -> tuple[pd.DataFrame, list[dict[str, Any]]]:

@@ -1,6 +1,10 @@
 """EuroSAT (Helber et al. 2019, arXiv 1709.00029): 27,000 images of 64×64 pixels at 10 m, ten classes, as RGB JPEGs and
-as 13-band GeoTIFFs."""
+as 13-band GeoTIFFs.
 
+Command line: `python -m src.data.eurosat FOLDER data/eurosat_latlon.csv` writes where each image lies.
+"""
+
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +75,31 @@ def read_allbands(file: Path) -> np.ndarray:
         raise DataError(f"{file} cannot be read ({error}): download or extract it again") from error
 
 
+def coordinates(root: str | Path) -> pd.DataFrame:
+    """name, latitude, longitude (of the centre, degrees, WGS 84) of 13-band GeoTIFFs in the class folders of `root`.
+
+    The JPEGs have no place; their names and numbers are the same, so this places them too.
+
+    Raises:
+        DataError: folder or class missing or empty, a file that is unreadable or has no place.
+    """
+    import rasterio
+    from rasterio.warp import transform
+
+    places = []
+    for file in (file for files in class_folders(Path(root), CLASSES, "*.tif").values() for file in files):
+        try:
+            with rasterio.open(file) as image:
+                (x, y), crs = image.xy((image.height - 1) / 2, (image.width - 1) / 2), image.crs
+        except rasterio.errors.RasterioError as error:
+            raise DataError(f"{file} cannot be read ({error}): download or extract it again") from error
+        if crs is None:
+            raise DataError(f"{file} has no coordinate system: download or extract it again")
+        (longitude,), (latitude,) = transform(crs, "EPSG:4326", [x], [y])
+        places.append((file.stem, round(latitude, 5), round(longitude, 5)))
+    return pd.DataFrame(places, columns=["name", "latitude", "longitude"])
+
+
 def _patches(root: Path, pattern: str, read: Callable[[Path], np.ndarray]):
     if not root.is_dir():
         raise DataError(
@@ -127,3 +156,19 @@ def _draw(store: PatchStore, seed: int) -> np.ndarray:
     parts = np.full(len(store), "test ")
     parts[train], parts[val] = "train", "val"
     return np.char.strip(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m src.data.eurosat", description="Where each image of EuroSAT lies.")
+    parser.add_argument("folder", type=Path, help="class folders of the 13-band GeoTIFFs")
+    parser.add_argument("csv", type=Path, help="name, latitude, longitude; the audit looks for data/eurosat_latlon.csv")
+    args = parser.parse_args()
+    try:
+        coordinates(args.folder).to_csv(args.csv, index=False)
+    except (DataError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    print(args.csv)
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,6 @@ SIZE = 120  # pixels of the 10 m bands
 PIXELS = {band: {"B01": 20, "B09": 20}.get(band, 120 if band in (*RGB, "B08") else 60) for band in ALL_BANDS}
 LABELS = "labels_metadata.json"
 EUROSAT_STRETCH = 2750.0  # reflectance DN shown as white: how EuroSAT's JPEGs were rendered
-AS_PUBLISHED_STRETCH = 10000.0  # the published code: leaves most patches with 5–25 grey levels
 
 
 class AbsentError(DataError):
