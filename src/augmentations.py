@@ -418,6 +418,6 @@ class SimCLRAugmentation:
 
 def random_dihedral(images: Tensor, generator: torch.Generator) -> Tensor:
     """One of the eight flips and quarter turns for each square image: all a label on the ground can ask for."""
-    u = torch.rand(len(images), 2, generator=generator, device=generator.device).to(images.device)
+    u = _there(torch.rand(len(images), 2, generator=generator, device=generator.device), images.device)
     images = torch.where((u[:, 0] < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
     return rot90(images, (4 * u[:, 1]).long())

@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 from rasterio.windows import Window
 
+from src import runs
 from src.checkpoints import replacing
 from src.data.eurosat import Split
 from src.data.patch import EUROSAT_STRETCH, to_uint8
@@ -114,13 +115,13 @@ def calibrate(
 
     Raises:
         ValueError: a score that one pass does not give, or a share out of range.
-        DataError: the classifier was trained on other data.
+        DataError: the classifier was trained on other data, or on another split of it.
     """
     if strangers := set(scores) - set(SCORES):
         raise ValueError(f"no map by {sorted(strangers)}; one pass gives: {', '.join(SCORES)}")
     if not 0 < keep < 1:
         raise ValueError(f"keep must lie between 0 and 1, got {keep}")
-    _check_data(about, checkpoint, store)
+    _check_data(about, checkpoint, store, split)
     runtime = runtime or pick()
     model = model.to(runtime.device)
     train, fitted = store.images[split.train], any(DETECTORS[name].needs == "features" for name in scores)
@@ -143,7 +144,7 @@ def calibrate(
     }, bare.features_N_D, bare.labels_N, pixels)  # fmt: skip
 
 
-def _check_data(about: dict[str, Any], checkpoint: str | Path, store: PatchStore) -> None:
+def _check_data(about: dict[str, Any], checkpoint: str | Path, store: PatchStore, split: Split) -> None:
     trained = about["data"] or {}  # a classifier may have been trained on arrays, with nothing said of them
     same = all(trained.get(key, store.meta.get(key)) == store.meta.get(key) for key in ("kind", "sha256", "shape"))
     if not same or list(about["classes"]) != store.meta.get("classes"):
@@ -151,6 +152,9 @@ def _check_data(about: dict[str, Any], checkpoint: str | Path, store: PatchStore
             f"{checkpoint} was trained on {trained.get('kind')} {trained.get('shape')}, {store.path} holds "
             f"{store.meta.get('kind')} {store.meta.get('shape')} or other pixels: give the store it was trained with"
         )
+    images = runs.fingerprint(store.images, store.labels, split.train, split.val, split.test)
+    if about.get("images", images) != images:  # older checkpoints do not say
+        raise DataError(f"{checkpoint} was trained on another split of {store.path}: give the one it was trained with")
 
 
 def tones(images: np.ndarray) -> np.ndarray:

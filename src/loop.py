@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from src import checkpoints
-from src.runs import Run, require_space
+from src.runs import Run
 
 Row = dict[str, Any]  # of the history: one epoch
 
@@ -68,10 +68,9 @@ def train(run: Run, training: Training, resume: str | bool, first: Callable[[], 
         FloatingPointError: the loss is not finite; states saved before stay.
         CheckpointError: see `Run.resume` and `Run.save`.
     """
-    weights = sum(p.nbytes for part in training.parts.values() for p in part.parameters())
-    # a state is the weights, Adam's two moments and the best weights; two are kept while a third is written
-    require_space(run.folder, 12 * weights)
     saved = run.resume(resume)
+    if run.checkpoint is None:  # a finished run is only read
+        run.require_space(sum(p.nbytes for part in training.parts.values() for p in part.parameters()))
     progress = _restore(run, training, *saved) if saved else Progress([first()] if first else [])
     done = (progress.epoch - 1) * training.steps + progress.step
     with tqdm(total=training.epochs * training.steps, initial=done, unit="step", mininterval=1,

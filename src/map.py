@@ -98,11 +98,12 @@ def _check(scene: Scene, channels: int, tile: int) -> None:
 def _settings(scene: Scene, about: dict[str, Any], score: str, stride: int, runtime: Runtime) -> dict[str, Any]:
     """Everything the rasters depend on."""
     files = {Path(file.name): file for file, _ in scene.bands}
+    nodata = None if scene.nodata is None or np.isnan(scene.nodata) else scene.nodata  # nan would differ from itself
     return {
         "scene": scene.path.name,
         "files": {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in files},  # another scene, another map
         "bands": [number if len(files) == 1 else Path(file.name).stem for file, number in scene.bands],
-        "scale": scene.scale, "offset": scene.offset, "nodata": scene.nodata, "stretch": about["stretch"],
+        "scale": scene.scale, "offset": scene.offset, "nodata": nodata, "stretch": about["stretch"],
         "checkpoint": about["checkpoint"], "checkpoint_sha256": about["checkpoint_sha256"],
         "score": score, "threshold": about["thresholds"][score], "keep": about["keep"],
         "tile": about["tile"], "stride": stride, "precision": str(runtime.dtype).removeprefix("torch."),

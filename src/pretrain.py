@@ -165,6 +165,9 @@ def _training(
 def _finish(run: Run, out: Path, config: PretrainConfig, progress: Progress) -> Path:
     if run.checkpoint and Path(run.checkpoint).is_file():
         print(f"{run.folder}: this run is finished already; resume=False would train it again")
+        if run.world.first:  # another run of as many epochs may have taken the short name
+            checkpoints.copy(Path(run.checkpoint), out / checkpoints.contrastive_alias(config.epochs))
+        agree(False, run.world)
         return Path(run.checkpoint)
     if not run.world.first:
         agree(False, run.world)  # the first has written it

@@ -20,7 +20,8 @@ from src.runtime import Runtime
 
 def prepare(images: np.ndarray | Tensor, size: int, device: torch.device) -> Tensor:
     """The one transform of evaluation, ID and OOD alike: (N, H, W, C) integers → (N, C, size, size) normalised."""
-    batch = torch.as_tensor(images).to(device, non_blocking=True).permute(0, 3, 1, 2)
+    cuda = torch.device(device).type == "cuda"
+    batch = torch.as_tensor(images).to(device, non_blocking=cuda).permute(0, 3, 1, 2)
     with torch.autocast(batch.device.type, enabled=False):  # resizing is a matrix product: keep it in float32
         return normalize(resize(to_unit(batch), size)).contiguous(memory_format=torch.channels_last)
 

@@ -60,6 +60,7 @@ class Run:
         self.checkpoint: str | None = None  # of the finished run
         self.world, self.stopping, self._begun, self._calls = world, False, False, 0
         self.asked: int | None = None  # the signal that asked this process to stop
+        self._damaged = False  # whether the newest state could not be read
 
     def __enter__(self) -> "Run":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +73,9 @@ class Run:
             raise CheckpointError(
                 f"{self.folder}: another process is training this run; wait for it, or give yours a folder of its own"
             ) from error
+        if self.world.first:
+            for partial in self.folder.glob(".*.partial-*"):  # a save that was killed
+                partial.unlink()
         self._handlers = {}
         if threading.current_thread() is threading.main_thread():  # others get no signals
             self._handlers = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -118,8 +122,9 @@ class Run:
         if found is not None:
             self._tell_versions(found[1]["versions"])
         agree(False, self.world)  # all have read, so the first may write
-        if found is None and self.world.first:
-            (self.folder / "run.json").unlink(missing_ok=True)
+        if found is None and self.world.first:  # states first: none may outlive what it is told by
+            for file in (self.last, self.previous, self.folder / "run.json"):
+                file.unlink(missing_ok=True)
         if found is None or status.get("status") != "finished":
             self._note("running")
         else:
@@ -134,7 +139,7 @@ class Run:
                 return checkpoints.load(file)
             except CheckpointError as error:
                 warnings.warn(f"{error}. Trying the state saved before it.", stacklevel=4)
-                damaged = error
+                damaged, self._damaged = error, self._damaged or file == self.last
         if damaged:
             raise CheckpointError(f"no state in {self.folder} can be read: delete it to start anew") from damaged
         return None
@@ -168,7 +173,10 @@ class Run:
         if self.world.size == 1 or self._calls % AGREE_STEPS == 0:
             self.stopping = agree(self.asked is not None, self.world)
         late = time.monotonic() - self._saved > 60 * self.save_minutes
-        return late or self.stopping or bool(self.save_steps and self._steps >= self.save_steps)
+        due = late or self.stopping or bool(self.save_steps and self._steps >= self.save_steps)
+        if due and not self.world.first:  # which `save` does not see: without this it would be due at every step
+            self._saved, self._steps = time.monotonic(), 0
+        return due
 
     def save(self, state: dict[str, Any], history: list[dict[str, Any]], progress: dict[str, Any]) -> None:
         """Write the state as `last.pth`; the one before becomes `previous.pth`.
@@ -178,14 +186,30 @@ class Run:
         """
         self._saved, self._steps = time.monotonic(), 0
         try:
-            if self.last.exists():
+            if self.last.exists() and not self._damaged:  # which must not replace the good one
                 self.last.replace(self.previous)
             checkpoints.save(self.last, state, {**self.about, **progress, "history": history})
+            self._damaged = False
         except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's
             raise CheckpointError(
                 f"{self.last} could not be written ({str(error).splitlines()[0]}). Make room or change its "
                 f"permissions, then run again: it goes on from {self.previous}."
             ) from error
+
+    def require_space(self, weights: int) -> None:
+        """Refuse to start where the states of a run, whose weights are so many bytes, will not fit.
+
+        Raises:
+            CheckpointError: too little room on that disk.
+        """
+        # a state is the weights, Adam's two moments and the best weights; two are kept while a third is written
+        needed = 12 * weights - sum(file.stat().st_size for file in (self.last, self.previous) if file.exists())
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise CheckpointError(
+                f"{self.folder}: the run's checkpoints need {needed / 1e9:.2f} GB, free are {free / 1e9:.2f} GB. "
+                "Make room there, or keep the runs on another disk."
+            )
 
     def note(self, history: list[dict[str, Any]]) -> None:
         """Write down where the run is, for people."""
@@ -226,20 +250,6 @@ class Run:
         with checkpoints.replacing(self.folder / "run.json") as partial:
             text = json.dumps({**known, **self.about, "status": status, "updated": now, **more}, indent=1)
             partial.write_text(text + "\n")
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Refuse to start a run whose checkpoints (bytes) will not fit.
-
-    Raises:
-        CheckpointError: too little room on that disk.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise CheckpointError(
-            f"{folder}: the run's checkpoints need {needed / 1e9:.2f} GB, free are {free / 1e9:.2f} GB. "
-            "Make room there, or keep the runs on another disk."
-        )
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

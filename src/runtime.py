@@ -51,7 +51,10 @@ def pick(device: str = "auto", precision: str = "auto") -> Runtime:
 
 
 def seed_of(*key: int) -> int:
-    """One 63-bit seed from a tuple such as (run seed, epoch, step), well mixed (numpy SeedSequence)."""
+    """One 63-bit seed from a tuple such as (run seed, epoch, step), well mixed (numpy SeedSequence).
+
+    Zeros at the end count for nothing: (3, 5) and (3, 5, 0) are one seed.
+    """
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

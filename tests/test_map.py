@@ -26,6 +26,7 @@ from src.encoders import Classifier, build_encoder
 from src.figures_map import map_panels, scene_both_ways
 from src.map import main, map_scene
 from src.ood import penultimate
+from src.runs import fingerprint
 from src.runtime import pick
 from src.tiles import NO_CLASS, RASTERS, blend, cell_edges, tile_starts
 
@@ -324,6 +325,16 @@ def test_a_calibration_of_something_else_is_refused(files, tmp_path):
         Calibration.load(tmp_path / "cut.npz", files / "c.pth")
 
 
+def test_calibrating_with_another_split_is_refused(files, tmp_path):
+    """Its validation images would be training images, which no score finds strange."""
+    store, (model, about) = PatchStore.open(files / "store"), checkpoints.load_classifier(files / "c.pth")
+    own, other = stratified_split(store), stratified_split(store, 1)
+    about["images"] = fingerprint(store.images, store.labels, own.train, own.val, own.test)
+    calibrate(model, about, files / "c.pth", store, own, runtime=FLOAT32)
+    with pytest.raises(DataError, match="trained on another split of"):
+        calibrate(model, about, files / "c.pth", store, other, runtime=FLOAT32)
+
+
 def test_calibrating_with_other_data_or_scores_is_refused(files, tmp_path):
     model, about = checkpoints.load_classifier(files / "c.pth")
     images = ((str(n), n % 3, np.full((TILE, TILE, 3), n, np.uint8)) for n in range(60))
@@ -366,6 +377,14 @@ def test_a_finished_map_is_not_made_again_and_another_one_not_mixed_in(tmp_path,
     assert run(path, files, known, tmp_path / "out") == first
     with pytest.raises(DataError, match=r"begun otherwise \(score was 'energy', now 'knn'; threshold was"):
         run(path, files, known, tmp_path / "out", score="knn")
+
+
+def test_a_map_whose_missing_pixels_are_nan_is_known_again(tmp_path, scene, files, known):
+    values = numbers(40, 40).astype("float32")
+    values[:, :16, :16] = np.nan
+    path = scene(values)
+    first = run(path, files, known, tmp_path / "out", nodata=np.nan)
+    assert run(path, files, known, tmp_path / "out", nodata=np.nan) == first
 
 
 def test_no_more_than_a_strip_is_in_memory(tmp_path, scene, files, known, monkeypatch):

@@ -169,6 +169,11 @@ def test_a_save_is_due_by_the_clock_too(tmp_path, monkeypatch):
     assert len(saves) > 2 and any(0 < step < 4 for step in saves)
 
 
+def test_a_process_that_does_not_write_is_not_late_for_ever(tmp_path):
+    with src.runs.Run(tmp_path, {}, save_steps=2, world=src.runs.World(1, 2)) as second:
+        assert [second.due() for _ in range(6)] == [False, True] * 3
+
+
 # Disks
 
 
@@ -236,6 +241,58 @@ def test_two_corrupt_states_are_an_error_and_not_a_new_start(tmp_path, monkeypat
         file.write_bytes(file.read_bytes()[:1000])
     with pytest.warns(UserWarning), pytest.raises(CheckpointError, match=r"no state in .* can be read: delete it"):
         run(tmp_path)
+
+
+def test_a_state_that_is_not_whole_never_takes_the_place_of_the_good_one(tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole")
+    last = stopped_after_two_saves(tmp_path / "hurt", monkeypatch)
+    last.write_bytes(last.read_bytes()[:1000])
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="pulled out"):
+        patch.setattr(checkpoints.torch, "save", pulled_out)  # at the first save of the life after
+        with pytest.warns(UserWarning, match="Trying the state saved before it"):
+            run(tmp_path / "hurt", save_steps=1)
+    with pytest.warns(UserWarning, match="Trying the state saved before it"):
+        resumed = run(tmp_path / "hurt")
+    assert resumed.history["loss"][1:].tolist() == whole.history["loss"][1:].tolist()
+
+
+def pulled_out(*args):
+    raise OSError("pulled out")
+
+
+@pytest.mark.parametrize(
+    "again", [{"resume": False}, {"config": replace(CONFIG, batch_size=20)}], ids=["anew", "other"]
+)
+def test_a_run_begun_anew_that_dies_at_once_leaves_nothing_of_the_old_one(again, tmp_path, monkeypatch):
+    first = run(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(src.pretrain, "nt_xent", lambda *args: stop())
+        run(tmp_path, **again)
+    steps, real = [], src.pretrain.nt_xent
+    monkeypatch.setattr(src.pretrain, "nt_xent", lambda *args: steps.append(1) or real(*args))
+    assert len(run(tmp_path).history) == 4 and len(steps) == 12  # all of it, and not the old run's end
+    assert first.checkpoint.is_file()
+
+
+def test_the_short_name_is_that_of_the_run_asked_for_last(tmp_path):
+    first, second = (run(tmp_path, replace(CONFIG, seed=seed)) for seed in (1, 2))
+    alias = tmp_path / "best_contrastive_model_3Ep.pth"
+    assert alias.read_bytes() == second.checkpoint.read_bytes()
+    run(tmp_path)
+    assert alias.read_bytes() == first.checkpoint.read_bytes() != second.checkpoint.read_bytes()
+
+
+def test_room_is_asked_for_what_is_still_to_be_written(tmp_path, monkeypatch):
+    stopped_after_two_saves(tmp_path, monkeypatch)
+    usage, partial = src.runs.shutil.disk_usage(tmp_path), tmp_path / "runs/custom_cnn_3ep_seed1/.last.pth.partial-1"
+    monkeypatch.setattr(src.runs.shutil, "disk_usage", lambda folder: usage._replace(free=45_000_000))
+    partial.write_bytes(b"a save that was killed")
+    with pytest.raises(CheckpointError, match=r"checkpoints need 0\.06 GB"):
+        run(tmp_path / "new")
+    run(tmp_path)  # two of its three states are there
+    monkeypatch.setattr(src.runs.shutil, "disk_usage", lambda folder: usage._replace(free=0))
+    run(tmp_path)  # it is finished: nothing is written
+    assert not partial.exists()
 
 
 # Two at once, and another environment

@@ -48,7 +48,7 @@ def _streamed(images: Tensor, rows_S_n: Tensor, device: torch.device) -> Iterato
         flat = rows.flatten()
         torch.index_select(images, 0, flat, out=buffer[: len(flat)])
         with torch.cuda.stream(side) if cuda else contextlib.nullcontext():
-            block = buffer[: len(flat)].to(device, non_blocking=True, copy=True)
+            block = buffer[: len(flat)].to(device, non_blocking=cuda, copy=True)
         if cuda:
             side.synchronize()  # in this thread: the buffer is free again, and the other thread goes on
         return block.unflatten(0, rows.shape)
