@@ -38,9 +38,13 @@ def save(figure: Figure, path: str | Path, coordinates: pd.DataFrame | None = No
     return path
 
 
-def _axes(rows: int, columns: int, width: float, height: float, **options) -> tuple[Figure, np.ndarray]:
+def _axes(
+    rows: int, columns: int, width: float, height: float, title: str = "", **options
+) -> tuple[Figure, np.ndarray]:
     size = (columns * width, rows * height)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+    if title:
+        figure.suptitle(title, fontsize=10)
     plt.close(figure)  # a returned figure is shown by the notebook once, not twice
     return figure, axes
 
@@ -95,7 +99,7 @@ def pretraining_curves(history: pd.DataFrame, n_pairs: int, temperature: float) 
 
 
 def finetuning_curves(histories: dict[str, pd.DataFrame]) -> Figure:
-    """Validation accuracy of every arm over its learning rate; shading tells how much of the network is open."""
+    """Validation accuracy of every arm over its learning rate; shading tells how much of a pretrained arm is open."""
     figure, axes = _axes(2, 1, 8.0, 1.9, sharex=True, height_ratios=[2, 1])
     accuracy, rate = axes[:, 0]
     for number, (arm, history) in enumerate(histories.items()):
@@ -105,12 +109,14 @@ def finetuning_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     for number, (stages, epochs) in enumerate(unfrozen.groupby("open")["epoch"]):
         for axis in (accuracy, rate):
             axis.axvspan(epochs.min() - 0.5, epochs.max() + 0.5, color="k", alpha=0.11 - 0.05 * number, lw=0)
-        accuracy.annotate(f"{stages} stages open" if stages > 1 else "head only", (epochs.mean(), 1.03), fontsize=8,
-                          xycoords=("data", "axes fraction"), ha="center")  # fmt: skip
+        learns = {1: "head only", 2: "head, last stage"}.get(stages, "everything open")
+        accuracy.annotate(learns, (epochs.mean(), 1.03), fontsize=8, xycoords=("data", "axes fraction"), ha="center")
     accuracy.set(ylabel="val accuracy, %")
     accuracy.legend(fontsize=8, loc="lower right")
     lowest = min(history["lr"].iloc[0] for history in histories.values())
-    rate.set(xlabel="epoch", ylabel="learning rate", yscale="log", ylim=(lowest / 100, None))  # the cosine ends near 0
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True))
+    rate.set(ylabel="learning rate", yscale="log", ylim=(lowest / 100, None))  # the cosine ends near 0
+    rate.set_xlabel("epoch (shading: what learns in a pretrained arm; from scratch everything does)")
     return figure
 
 
@@ -126,10 +132,10 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: list[str], t
     return figure
 
 
-def score_histograms(id_scores: pd.DataFrame, ood_scores: pd.DataFrame) -> Figure:
+def score_histograms(id_scores: pd.DataFrame, ood_scores: pd.DataFrame, title: str = "") -> Figure:
     """Distribution of each score in and out of distribution; apart is good, OOD to the right is right."""
     columns = min(5, id_scores.shape[1])
-    figure, axes = _axes(-(-id_scores.shape[1] // columns), columns, 2.7, 2.7)
+    figure, axes = _axes(-(-id_scores.shape[1] // columns), columns, 2.7, 2.7, title)
     for axis in axes.flat[id_scores.shape[1] :]:
         axis.axis("off")
     for axis, name in zip(axes.flat, id_scores, strict=False):
@@ -144,9 +150,9 @@ def score_histograms(id_scores: pd.DataFrame, ood_scores: pd.DataFrame) -> Figur
     return figure
 
 
-def roc(id_scores: pd.DataFrame, ood_scores: pd.DataFrame, table: pd.DataFrame) -> Figure:
+def roc(id_scores: pd.DataFrame, ood_scores: pd.DataFrame, table: pd.DataFrame, title: str = "") -> Figure:
     """ROC curve of every score; `table` has its AUROC with interval (columns value, low, high)."""
-    figure, axes = _axes(1, 1, 8.2, 4.4)
+    figure, axes = _axes(1, 1, 8.2, 4.4, title)
     axis = axes[0, 0]
     is_ood = np.repeat([0, 1], [len(id_scores), len(ood_scores)])
     for name in id_scores:
@@ -183,10 +189,12 @@ def project(features: dict[str, np.ndarray], labels: dict[str, np.ndarray], seed
     return frame.reset_index(drop=True).assign(x=xy[:, 0], y=xy[:, 1])
 
 
-def umap_panels(coordinates: pd.DataFrame, classes: list[str], captions: dict[str, str] | None = None) -> Figure:
+def umap_panels(
+    coordinates: pd.DataFrame, classes: list[str], captions: dict[str, str] | None = None, title: str = ""
+) -> Figure:
     """The panels of a projection side by side; captions (numbers measured on the features) go under them."""
     panels = list(dict.fromkeys(coordinates["panel"]))
-    figure, axes = _axes(1, len(panels), 4.4, 4.6, sharex=True, sharey=True)
+    figure, axes = _axes(1, len(panels), 4.4, 4.6, title, sharex=True, sharey=True)
     for axis, panel in zip(axes.flat, panels, strict=True):
         _scatter(axis, coordinates[coordinates["panel"] == panel], classes)
         axis.set(title=panel, xlabel=(captions or {}).get(panel, ""))
@@ -259,9 +267,11 @@ def class_boundaries(points: pd.DataFrame, classes: list[str], title: str) -> Fi
     return figure
 
 
-def class_centroids(points: pd.DataFrame, features: np.ndarray, labels: np.ndarray, classes: list[str]) -> Figure:
+def class_centroids(
+    points: pd.DataFrame, features: np.ndarray, labels: np.ndarray, classes: list[str], title: str = ""
+) -> Figure:
     """Class centres on one panel of a projection, and the cosine distances between centres of the features."""
-    figure, axes = _axes(1, 2, 5.6, 5.0)
+    figure, axes = _axes(1, 2, 5.6, 5.0, title)
     projection, matrix = axes[0]
     points = points[points["label"] >= 0]
     _scatter(projection, points, classes)
@@ -281,28 +291,40 @@ def class_centroids(points: pd.DataFrame, features: np.ndarray, labels: np.ndarr
     return figure
 
 
-def score_heatmap(auroc: pd.DataFrame) -> Figure:
-    """AUROC of every detector (rows) in every setting (columns): white is a guess, blue finds, red is the wrong way."""
-    figure, axes = _axes(1, 1, 2.4 + 0.42 * auroc.shape[1], 1.6 + 0.3 * auroc.shape[0])
+def score_heatmap(auroc: dict[str, pd.DataFrame], title: str = "") -> Figure:
+    """AUROC of every detector in every setting: white is a guess, blue finds, red is the wrong way.
+
+    Args:
+        auroc: kind of setting → table of detectors (rows) by settings.
+    """
+    rows = pd.concat({kind: table.T for kind, table in auroc.items()})
+    figure, axes = _axes(1, 1, 3.4 + 0.42 * rows.shape[1], 1.8 + 0.27 * rows.shape[0], title)
     axis = axes[0, 0]
-    axis.imshow(auroc, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
-    for row, column in np.ndindex(auroc.shape):
-        value = auroc.iloc[row, column]
-        axis.text(column, row, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=7,
+    axis.imshow(rows, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
+    for row, column in np.ndindex(rows.shape):
+        value = rows.iloc[row, column]
+        axis.text(column, row, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=7.5,
                   color="w" if abs(value - 0.5) > 0.3 else "k")  # fmt: skip
-    axis.set_xticks(range(auroc.shape[1]), auroc.columns, rotation=60, ha="right", fontsize=8)
-    axis.set_yticks(range(auroc.shape[0]), [SCORE_NAMES.get(name, name) for name in auroc.index], fontsize=8)
-    axis.set_title("AUROC")
+    for kind in auroc:
+        first, last = np.flatnonzero(rows.index.get_level_values(0) == kind)[[0, -1]]
+        axis.axhline(first - 0.5, color="k", lw=1.5)
+        axis.annotate(kind, (1.015, (first + last) / 2), xycoords=("axes fraction", "data"), rotation=-90, fontsize=8,
+                      ha="left", va="center", rotation_mode="default")  # fmt: skip
+    axis.set_yticks(range(len(rows)), rows.index.get_level_values(1), fontsize=8)
+    names = [SCORE_NAMES.get(name, name) for name in rows.columns]
+    axis.set_xticks(range(len(names)), names, rotation=60, ha="left", fontsize=8)
+    axis.xaxis.tick_top()
+    axis.set_xlabel("AUROC: white 0.5 is a guess, red is the wrong way", fontsize=8)
     return figure
 
 
-def extremes(sets: dict[str, tuple[np.ndarray, np.ndarray]], n: int = 16) -> Figure:
+def extremes(sets: dict[str, tuple[np.ndarray, np.ndarray]], n: int = 16, title: str = "") -> Figure:
     """The n least and n most out-of-distribution-looking images of each set, with their scores.
 
     Args:
         sets: name → (N, H, W, 3) uint8 images and their (N,) scores.
     """
-    figure, axes = _axes(2 * len(sets), n, 0.8, 0.95)
+    figure, axes = _axes(2 * len(sets), n, 0.8, 0.95, title)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
     for number, (name, (images, scores)) in enumerate(sets.items()):
@@ -311,13 +333,14 @@ def extremes(sets: dict[str, tuple[np.ndarray, np.ndarray]], n: int = 16) -> Fig
             axes[row, 0].set_ylabel(f"{name}\n{end}", fontsize=7)
             for axis, index in zip(axes[row], rows, strict=False):
                 axis.imshow(images[index], interpolation="nearest")
-                axis.set_title(f"{np.asarray(scores)[index]:.3g}", fontsize=6, pad=2)
+                score = np.asarray(scores)[index]
+                axis.set_title(f"{score:.0f}" if abs(score) >= 100 else f"{score:.3g}", fontsize=6, pad=2)
     return figure
 
 
-def reliability_diagram(tables: dict[str, pd.DataFrame]) -> Figure:
+def reliability_diagram(tables: dict[str, pd.DataFrame], title: str = "") -> Figure:
     """Accuracy over confidence, from `src.ood.reliability`; below the diagonal is too sure, dots grow with bins."""
-    figure, axes = _axes(1, 1, 4.4, 4.0)
+    figure, axes = _axes(1, 1, 4.8, 4.2, title)
     axis = axes[0, 0]
     axis.plot([0, 1], [0, 1], color="0.7", lw=1)
     for number, (name, table) in enumerate(tables.items()):
@@ -330,9 +353,9 @@ def reliability_diagram(tables: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def rejection_curves(curves: dict[str, pd.DataFrame]) -> Figure:
+def rejection_curves(curves: dict[str, pd.DataFrame], title: str = "") -> Figure:
     """Accuracy among the images kept, from `src.ood.accuracy_rejection`: a useful uncertainty rises to the left."""
-    figure, axes = _axes(1, 1, 4.8, 3.6)
+    figure, axes = _axes(1, 1, 4.8, 3.8, title)
     for name, curve in curves.items():
         axes[0, 0].plot(100 * curve["kept"], 100 * curve["accuracy"], label=SCORE_NAMES.get(name, name))
     axes[0, 0].set(xlabel="images kept, %", ylabel="accuracy among them, %")

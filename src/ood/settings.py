@@ -211,7 +211,7 @@ def controls(
     coarse = _resized(images, max(1, round(images.shape[1] * native / metres)), size)
     return {
         "as shipped": images,
-        "JPEG": jpeg(small),
+        "re-encoded": jpeg(small),
         "tones": jpeg(toned(small, like, seed)),
         "ground sampling": jpeg(coarse),
         "tones, ground sampling": jpeg(toned(coarse, like, seed)),
