@@ -115,14 +115,14 @@ def sort_key(configuration: str) -> int:
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
-    origin, hours = record["pretraining"], f"{record['seconds'] / 3600:.2f}"
+    origin, hours, phases = record["pretraining"], f"{record['seconds'] / 3600:.2f}", record["config"]["phases"]
     configuration, source = (SCRATCH, "") if origin is None else ("ImageNet", "ImageNet")
     if isinstance(origin, dict):
         configuration, source = f"pretrained {origin['config']['epochs']}", DATA_NAMES[origin["data"]["kind"]]
         hours = f"{origin['seconds'] / 3600:.2f} + {hours}"
     return {
         "encoder": ENCODER_NAMES[record["config"]["encoder"]], "configuration": configuration, "pretrained_on": source,
-        "epochs": "+".join(str(n) for n in record["config"]["phases"] if n), "seed": record["config"]["seed"],
+        "epochs": "+".join(map(str, phases if any(phases[:2]) else phases[2:])), "seed": record["config"]["seed"],
         "val_accuracy": 100 * record["metrics"]["val_accuracy"],
         "test_accuracy": 100 * record["metrics"]["test_accuracy"],
         **{f"auroc_{score}": values["auroc"][0] for score, values in record["ood"]["scores"].items()},
