@@ -38,7 +38,7 @@ def test_committed_clean_with_parameters_first_and_no_logic_of_its_own(path):
     )
 
 
-@pytest.mark.parametrize("number", ["08", "10"])
+@pytest.mark.parametrize("number", ["08", "09", "10"])
 def test_committed_as_it_ran_it_names_no_folder_of_that_machine(number):
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     cells, text = code_cells(path), path.read_text()
