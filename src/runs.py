@@ -123,8 +123,8 @@ class Run:
             self._tell_versions(found[1]["versions"])
         agree(False, self.world)  # all have read, so the first may write
         if found is None and self.world.first:  # states first: none may outlive what it is told by
-            for file in (self.last, self.previous, self.folder / "run.json"):
-                file.unlink(missing_ok=True)
+            for name in ("last.pth", "last.json", "previous.pth", "history.csv", "run.json"):
+                (self.folder / name).unlink(missing_ok=True)
         if found is None or status.get("status") != "finished":
             self._note("running")
         else:
@@ -230,8 +230,7 @@ class Run:
     def finish(self, checkpoint: Path) -> None:
         """The run is done, and this is what came out; called by the first process."""
         self.checkpoint = str(checkpoint)
-        for file in (self.previous, self.previous.with_suffix(".json")):
-            file.unlink(missing_ok=True)
+        self.previous.unlink(missing_ok=True)
         self._note("finished", checkpoint=self.checkpoint)
 
     def finished_checkpoint(self) -> str:

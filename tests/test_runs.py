@@ -268,6 +268,7 @@ def test_a_run_begun_anew_that_dies_at_once_leaves_nothing_of_the_old_one(again,
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(src.pretrain, "nt_xent", lambda *args: stop())
         run(tmp_path, **again)
+    assert {file.name for file in (tmp_path / "runs/custom_cnn_3ep_seed1").iterdir()} == {"lock", "run.json"}
     steps, real = [], src.pretrain.nt_xent
     monkeypatch.setattr(src.pretrain, "nt_xent", lambda *args: steps.append(1) or real(*args))
     assert len(run(tmp_path).history) == 4 and len(steps) == 12  # all of it, and not the old run's end
