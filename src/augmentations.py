@@ -23,8 +23,7 @@ BANDS_STD = (0.0555, 0.0572, 0.0583, 0.0676, 0.0730, 0.1096, 0.1273, 0.1365, 0.1
 STATISTICS = {3: (IMAGENET_MEAN, IMAGENET_STD), 12: (BANDS_MEAN, BANDS_STD)}
 # what SimCLRAugmentation needs for twelve bands: hue and grey are words about what an eye sees
 SPECTRAL = {"gray_p": 0.0, "band_jitter": (0.2, 0.2), "band_drop_p": 0.1}
-TAP_BLOCK = 8  # target pixels that share a window of source pixels: 4 and 8 are as fast here, 16 and 32 slower
-CPU_CHUNK = 16  # images worked on at a time: some forty passes over them stay in a core's cache (5× faster here)
+CPU_CHUNK = 16  # images worked on at a time: some forty passes over them stay in a core's caches (256 at once: a third)
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, torchvision's weights
 
 
@@ -55,45 +54,50 @@ def to_unit(images: Tensor) -> Tensor:
     return images.float()
 
 
-def normalize(images: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None) -> Tensor:
+def normalize(
+    images: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None, inplace: bool = False
+) -> Tensor:
     """(images − mean) / std per channel of (N, C, H, W); None: ImageNet's for RGB, BigEarthNet's for twelve bands."""
     usual = STATISTICS.get(images.shape[1], STATISTICS[3])
     mean, std = mean or usual[0], std or usual[1]
     if images.shape[1] != len(mean):
         raise ValueError(f"{images.shape[1]}-channel images, but mean and std have {len(mean)} values: pass your own")
-    mean_t, std_t = (constant(tuple(v), images.device).view(1, -1, 1, 1) for v in (mean, std))
-    return (images - mean_t) / std_t
+    offset, scale = (
+        constant(values, images.device).view(1, -1, 1, 1) for values in (tuple(mean), tuple(1 / s for s in std))
+    )
+    return (images.sub_(offset) if inplace else images - offset).mul_(scale)
 
 
-def _taps(start: Tensor, length: Tensor, pixels: int, size: int, flip: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The antialiased bilinear filter of an axis of `pixels` that takes each image's own interval to `size` pixels.
+def _taps(corner: Tensor, extent: Tensor, flip: Tensor, shape: tuple[int, int], size: int) -> tuple[Tensor, Tensor]:
+    """The antialiased bilinear filters, down and across, that take each image's own box to size × size pixels.
 
-    Target pixels go in blocks that share one window of source pixels: a matrix over the whole axis would be four fifths
-    zeros.
+    Args:
+        corner, extent, flip: (2, N): top and left, height and width (pixels), upside down and left to right.
+        shape: height and width of the images.
 
     Returns:
-        (N, blocks, size / blocks, window) weights, and (N, blocks, window) numbers of the source pixels they are for.
+        (2, N, size, taps) weights, and the numbers of the source pixels they are for: few, as the filter is narrow.
     """
-    block = math.gcd(size, TAP_BLOCK)
-    window = min(pixels, math.ceil(block * pixels / size + 2 * max(1, pixels / size)) + 1)
-    start, length = start.float().view(-1, 1, 1, 1), length.float().view(-1, 1, 1, 1)
-    place = torch.arange(size, device=start.device).view(1, -1, block, 1)
-    place = place if flip is None else torch.where(flip.view(-1, 1, 1, 1), size - 1 - place, place)
-    target = start + length / size * (place + 0.5)
-    reach = (length / size).clamp(min=1)  # when shrinking, the triangle widens: that is the antialiasing
-    first = (target.amin(2, keepdim=True) - reach).floor().clamp(0, pixels - window)
-    source = first + torch.arange(window, device=start.device)
-    weight = (1 - (source + 0.5 - target).abs() / reach).clamp(min=0)
-    weight = weight * ((source + 0.5 > start) & (source + 0.5 < start + length))
-    return weight / weight.sum(3, keepdim=True), source[:, :, 0].long()
+    corner, extent = corner.float()[..., None, None], extent.float()[..., None, None]
+    place = torch.arange(size, device=corner.device)[:, None]
+    place = torch.where(flip[..., None, None], size - 1 - place, place)
+    target = corner + extent / size * (place + 0.5)
+    reach = (extent / size).clamp(min=1)  # when shrinking, the triangle widens: that is the antialiasing
+    taps = math.ceil(2 * max(1, *(pixels / size for pixels in shape)))
+    source = (target - reach - 0.5).ceil_() + torch.arange(taps, device=corner.device)
+    centre = source + 0.5
+    weight = (reach - (centre - target).abs_()).clamp_(min=0)
+    weight *= (centre > corner) & (centre < corner + extent)  # so that pixels outside the image weigh nothing
+    last = constant(tuple(pixels - 1.0 for pixels in shape), corner.device).view(2, 1, 1, 1)
+    return weight / weight.sum(3, keepdim=True), source.clamp_(min=0).minimum(last).long()
 
 
 def _resample(rows: Tensor, weights: Tensor, source: Tensor) -> Tensor:
-    """(N, pixels, M) → (N, size, M): the rows `source` of `_taps`, times its weights."""
+    """(N, pixels, M) → (N, size, M): each new row is the sum of the rows `source` of `_taps`, times its weights."""
     n, pixels, _ = rows.shape
     source = source + pixels * torch.arange(n, device=rows.device).view(-1, 1, 1)
-    windows = to_unit(rows.flatten(0, 1).index_select(0, source.flatten())).view(-1, source.shape[2], rows.shape[2])
-    return torch.bmm(weights.flatten(0, 1), windows).view(n, -1, rows.shape[2])
+    bags, weights = source.flatten(0, 1), weights.flatten(0, 1)  # an embedding bag is just that sum, and a fast one
+    return F.embedding_bag(bags, rows.flatten(0, 1), per_sample_weights=weights, mode="sum").unflatten(0, (n, -1))
 
 
 def resized_crop(
@@ -104,16 +108,29 @@ def resized_crop(
 
     Bilinear with antialiasing, as torchvision's `resized_crop(..., antialias=True)`: weights stop at the box.
     """
-    down = _taps(top, height, images.shape[2], size, vflip)
-    return _resampled(images, size, *down, *_taps(left, width, images.shape[3], size, hflip))
+    flips = [torch.zeros_like(top, dtype=torch.bool) if flip is None else flip for flip in (vflip, hflip)]
+    boxes = (torch.stack(each) for each in ([top, left], [height, width], flips))
+    weights, source = _taps(*boxes, images.shape[2:], size)
+    return _resampled(images, *weights, *source).mT.contiguous()
 
 
-def _resampled(images: Tensor, size: int, down: Tensor, rows: Tensor, across: Tensor, columns: Tensor) -> Tensor:
+def _resampled(images: Tensor, down: Tensor, across: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, C, size, size) *on their side*: x before y, as the second of the two passes leaves them."""
     n, c, h, w = images.shape
+    full = 255 if images.dtype == torch.uint8 else 1  # divided out in the weights: one pass over the pixels less
     # channels_last images are rows of whole pixels in memory, and nothing is copied to get at them
-    x = _resample(images.permute(0, 2, 3, 1).reshape(n, h, w * c), down, rows).view(n, size, w, c)
-    x = _resample(x.permute(0, 2, 3, 1).reshape(n, w, c * size), across, columns).view(n, size, c, size)
-    return x.permute(0, 2, 3, 1).contiguous()
+    x = (images.float() if full > 1 else to_unit(images)).permute(0, 2, 3, 1).reshape(n, h, w * c)
+    x = _transposed(_resample(x, down / full, rows)).view(n, w * c, -1)
+    channels = torch.arange(c, device=x.device).view(-1, 1, 1)  # before x from here on: each is a plane by itself
+    columns, across = c * columns[:, None] + channels, across[:, None].expand(-1, c, -1, -1)
+    return _resample(x, across.flatten(1, 2), columns.flatten(1, 2)).unflatten(1, (c, -1))
+
+
+def _transposed(x: Tensor) -> Tensor:
+    """(N, rows, columns) → (N, columns, rows). A channel shuffle is one too, and on a CPU more than twice as fast."""
+    n, rows, columns = x.shape
+    shuffled = F.channel_shuffle(x.view(1, n, 1, rows * columns).permute(0, 3, 1, 2), rows)
+    return shuffled.permute(0, 2, 3, 1).view(n, columns, rows)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -134,7 +151,8 @@ def rot90(images: Tensor, quarter_turns: Tensor) -> Tensor:
 
 def grayscale(images: Tensor) -> Tensor:
     """Luma of (N, 3, H, W) images as (N, 1, H, W)."""
-    return (images * constant(GRAY, images.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    r, g, b = images.unbind(1)
+    return (r * GRAY[0]).add_(g, alpha=GRAY[1]).add_(b, alpha=GRAY[2])[:, None]
 
 
 def _blend(images: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:
@@ -166,13 +184,15 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     """
     r, g, b = images.unbind(1)
     low = images.amin(1)
-    chroma = images.amax(1).sub_(low)
-    distance = (g + b).sub_(r).sub_(low).div_(chroma.clamp(min=1e-12)).add_(1)  # grey pixels: any finite number will do
-    hue = torch.copysign(distance, g - b).add_(6 * shift.view(-1, 1, 1))
-    hue.sub_((hue / 6).round_(), alpha=6)  # −3 … 3, red at 0
-    from_red = constant((0.0, -2.0, 2.0), hue.device).view(1, 3, 1, 1)  # red itself, green, blue
-    away = (hue[:, None] + from_red).abs_()  # 0 … 5, both ways round the circle
-    return away.sub_(3).abs_().clamp_(1, 2).mul_(chroma[:, None]).add_((low - chroma)[:, None])
+    sixfold = images.amax(1).sub_(low).mul_(6)  # the chroma, for hues in circles
+    distance = (g + b).sub_(r).sub_(low).div_(sixfold.clamp(min=1e-12)).add_(1 / 6)  # grey pixels: any finite number
+    hue = distance.copysign_(g - b).add_(shift.view(-1, 1, 1))
+    hue.sub_(hue.round())  # −½ … ½, red at 0
+    # A channel is empty at a share of 1/6, full at 2/6. Green's is the distance from −1/6: full from 1/6 to ½, empty
+    # from 0 back to −1/3, and rising beyond; blue's is its mirror image; red's is how far the hue is from ½.
+    share = hue[:, None] + constant((0.0, 1 / 6, -1 / 6), hue.device).view(1, 3, 1, 1)
+    share.abs_()[:, 0].sub_(0.5).abs_()
+    return share.clamp_(1 / 6, 2 / 6).mul_(sixfold[:, None]).add_(low.sub_(sixfold, alpha=1 / 6)[:, None])
 
 
 def color_jitter(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor) -> Tensor:
@@ -201,39 +221,47 @@ def color_jitter(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor) ->
 
 
 def fused_jitter(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor, gray: Tensor) -> Tensor:
-    """`color_jitter`, then `grayscale` where `gray` (N,) says so, at a third of the cost: clamped to [0, 1] before the
-    turn of the hue and at the end, not after each operation.
+    """`color_jitter`, then `grayscale` where `gray` (N,) says so, at a third of the cost: clamped to [0, 1] once, at the
+    end, not after each operation.
 
-    Without clamps brightness, contrast and saturation commute and are one matrix; only what comes before the hue must
-    stay before it. Grayscale is a saturation of 0. The turn of the hue is HSV's, exactly: the linear one, about the
-    grey axis of YIQ, would make all of it a single matrix, but is another operation. Measured on 1,000 EuroSAT images
-    with the study's recipe, against the exact form: 0.04 grey levels of 255 on average, 42 at most, 1.1 % of the values
-    by more than half a level; with a linear hue 3.4 on average, 70 at most, 64 % of the values.
+    Without clamps brightness, contrast and saturation scale all channels alike and add a grey, and a turn of the hue
+    commutes with both. So it comes first, whatever the order, and the rest is a sum: of the turned colours, of luma
+    before and after the turn, and of the means of these. Grayscale is a saturation of 0. The turn is HSV's, exactly:
+    the linear one, about the grey axis of YIQ, would make a single matrix of it all, but is another operation.
+
+    Measured on 1,000 EuroSAT images with the study's recipe, against the exact form: 0.10 grey levels of 255 on average,
+    41 at most, 2.2 % of the values by more than half a level; with a linear hue 3.4 on average, 70 at most, 64 % of the
+    values.
     """
-    return _colours_mapped(images, *_colour_maps(factors, hue, order, gray))
+    return _colours_mixed(images, *_colour_mix(factors, hue, order, gray))
 
 
-def _colour_maps(factors: Tensor, hue: Tensor, order: Tensor, gray: Tensor) -> tuple[Tensor, ...]:
+def _colour_mix(factors: Tensor, hue: Tensor, order: Tensor, gray: Tensor) -> tuple[Tensor, Tensor]:
+    """The (N,) turn, and the (N, 5, 1, 1) shares of what `_colours_mixed` adds up."""
     place = order.argsort(1)
     before = place[:, :3] < place[:, 3:]
     brightness, contrast, saturation = factors.where(~before, 1.0).unbind(1)
-    after = torch.stack([brightness, contrast, saturation.where(~gray, 0.0)], 1)
-    return *_colour_map(factors.where(before, 1.0)), hue, *_colour_map(after)
+    own, luma, mean = _shares(torch.stack([brightness, contrast, saturation.where(~gray, 0.0)], 1))
+    own_0, luma_0, mean_0 = _shares(factors.where(before, 1.0))
+    both = own + luma  # what becomes of a grey image, but for its mean
+    shares = [own * own_0, both * luma_0, luma * own_0, both * mean_0 + mean * (luma_0 + mean_0), mean * own_0]
+    return hue, torch.stack(shares, 1)[..., None, None]
 
 
-def _colour_map(factors: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, 3) factors → (N, 3, 3) what makes the new colours of the old, and (N, 1, 1) of the image's mean luma."""
-    brightness, contrast, saturation = factors[..., None, None].unbind(1)
-    mix = torch.eye(3, device=factors.device) * saturation + (1 - saturation) * constant(GRAY, factors.device)
-    return brightness * contrast * mix, brightness * (1 - contrast)
+def _shares(factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, 3) factors → the shares (N,) of an image, of its luma and of its mean luma in what they make of it."""
+    brightness, contrast, saturation = factors.unbind(1)
+    scale = brightness * contrast
+    return scale * saturation, scale * (1 - saturation), brightness * (1 - contrast)
 
 
-def _colours_mapped(images: Tensor, *maps: Tensor) -> Tensor:
-    def mapped(x: Tensor, matrix: Tensor, pull: Tensor) -> Tensor:
-        luma = (x.mean((2, 3)) * constant(GRAY, x.device)).sum(1).view(-1, 1, 1)
-        return torch.baddbmm((pull * luma).expand(-1, 3, 1), matrix, x.flatten(2)).view_as(x).clamp_(0, 1)
-
-    return mapped(adjust_hue(mapped(images, *maps[:2]), maps[2]), *maps[3:])
+def _colours_mixed(images: Tensor, hue: Tensor, shares: Tensor) -> Tensor:
+    turned = adjust_hue(images, hue)
+    greys = [grayscale(images), grayscale(turned)]
+    means = [grey.mean((2, 3), keepdim=True) for grey in greys]
+    own, *others = shares.split(1, 1)
+    grey, turned_grey, mean, turned_mean = (x.mul_(share) for x, share in zip(greys + means, others, strict=True))
+    return turned.mul_(own).add_(grey.add_(turned_grey).add_(mean.add_(turned_mean))).clamp_(0, 1)
 
 
 def band_jitter(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
@@ -245,12 +273,22 @@ def band_jitter(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
 
 def gaussian_blur3(images: Tensor, sigma: Tensor) -> Tensor:
     """3 × 3 Gaussian blur with its own sigma (pixels) for each image, (N,); edges reflected."""
-    side = torch.exp(-0.5 / sigma**2)
-    side = (side / (1 + 2 * side)).view(-1, 1, 1, 1)
-    x = F.pad(images, (1, 1, 1, 1), mode="reflect")
+    return _blurred(images.contiguous(), _centre(sigma))
+
+
+def _centre(sigma: Tensor) -> Tensor:
+    """The middle weight of a kernel of three, (N, 1, 1, 1)."""
+    return (1 / (1 + 2 * torch.exp(-0.5 / sigma**2))).view(-1, 1, 1, 1)
+
+
+def _blurred(x: Tensor, centre: Tensor) -> Tensor:
     for axis in (2, 3):  # the kernel is the product of one down and one across
-        before, centre, after = (x.narrow(axis, start, x.shape[axis] - 2) for start in range(3))
-        x = torch.addcmul(centre, side, (before + after).sub_(centre, alpha=2))
+        line, step, sides = x.flatten(), x.stride(axis), torch.empty_like(x)
+        # in one line through memory, over the edges, which are put right afterwards: twice as fast as by rows
+        torch.lerp(line[: -2 * step], line[2 * step :], 0.5, out=sides.flatten()[step:-step])
+        sides.select(axis, 0).copy_(x.select(axis, 1))
+        sides.select(axis, -1).copy_(x.select(axis, -2))
+        x = sides.lerp_(x, centre)
     return x
 
 
@@ -358,39 +396,45 @@ class SimCLRAugmentation:
         noise = own(torch.randn, *shape[1:]) if self.noise_p else u
         views = torch.empty(shape, device=device, memory_format=torch.channels_last)
         chunk = CPU_CHUNK if device.type == "cpu" else max(1, len(images))
-        drawn = (*self._taps(u, *images.shape[2:]), *self._colours(u))
-        with torch.autocast(device.type, enabled=False):
+        # inference mode: a tenth faster; `views` is made outside of it, so that a network may learn from them
+        with torch.autocast(device.type, enabled=False), torch.inference_mode():
+            low, high = self.blur_sigma or (1.0, 1.0)
+            drawn = (*self._taps(u, *images.shape[2:]), _centre(low + (high - low) * u[:, 36]), *self._colours(u))
             for out, *some in zip(*(t.split(chunk) for t in (views, images, u, noise, *drawn)), strict=True):
-                out.copy_(self._view(*some))
+                for there, made in zip(out.unbind(1), self._view(*some).mT.unbind(1), strict=True):
+                    there.copy_(made)  # one channel at a time is twice as fast
         return views
 
     def _taps(self, u: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
         top, left, h, w = random_boxes(u[:, :22], height, width, self.scale, self.ratio)
-        hflip, vflip = u[:, 22] < self.hflip, u[:, 23] < self.vflip
+        vflip, hflip = u[:, 23] < self.vflip, u[:, 22] < self.hflip
         if self.rotate:  # a turn is a transposition, or none, and flips: these cost nothing here
             turns = (4 * u[:, 24]).long()
             hflip, vflip = hflip ^ ((turns == 1) | (turns == 2)), vflip ^ (turns >= 2)
-        return *_taps(top, h, height, self.size, vflip), *_taps(left, w, width, self.size, hflip)
+        boxes = (torch.stack(each) for each in ([top, left], [h, w], [vflip, hflip]))
+        weights, source = _taps(*boxes, (height, width), self.size)
+        return *weights, *source
 
     def _view(self, x: Tensor, u: Tensor, noise: Tensor, *drawn: Tensor) -> Tensor:
-        x = _resampled(x, self.size, *drawn[:4])
+        x = _resampled(x, *drawn[:4])
         if self.rotate:
-            x = torch.where(((4 * u[:, 24]).long() % 2 == 1).view(-1, 1, 1, 1), x.mT, x)
+            x = torch.where(((4 * u[:, 24]).long() % 2 == 1).view(-1, 1, 1, 1), x.mT, x).contiguous()
         paint = _compiled(SimCLRAugmentation._paint) if self.compile else SimCLRAugmentation._paint
         return paint(self, x, u, noise, *drawn[4:])
 
-    def _paint(self, x: Tensor, u: Tensor, noise: Tensor, *colours: Tensor) -> Tensor:
+    def _paint(self, x: Tensor, u: Tensor, noise: Tensor, blur: Tensor, *colours: Tensor) -> Tensor:
+        # the images lie on their side, which nothing here can tell
         if self.solarize_p:
             x = torch.where((u[:, 25] < self.solarize_p).view(-1, 1, 1, 1) & (x >= 128 / 255), 1 - x, x)
         x = self._colour(x, *colours)
         if self.blur_sigma:
-            x = gaussian_blur3(x, self.blur_sigma[0] + (self.blur_sigma[1] - self.blur_sigma[0]) * u[:, 36])
+            x = _blurred(x, blur)
         if self.noise_p:
             x = (x + 0.05 * noise * (u[:, 37] < self.noise_p).view(-1, 1, 1, 1)).clamp(0, 1)
         if self.cutout_p:
             row, column = (self.size * u[:, 38:40]).long().unbind(1)
             x = torch.where((u[:, 40] < self.cutout_p).view(-1, 1, 1, 1), cutout(x, row, column, 16), x)
-        x = normalize(x, self.mean, self.std)
+        x = normalize(x, self.mean, self.std, inplace=True)
         if self.band_drop_p:
             x = x.masked_fill((u[:, 41:].chunk(3, 1)[2] < self.band_drop_p)[..., None, None], 0.0)
         return x
@@ -405,11 +449,11 @@ class SimCLRAugmentation:
             return *(1 + s * (2 * v - 1) * jittered for s, v in zip(self.band_jitter, drawn, strict=False)), gray
         strength = constant(self.jitter, u.device) * (2 * u[:, 27:31] - 1) * jittered
         jitter = (1 + strength[:, :3]).clamp(min=0), strength[:, 3], u[:, 31:35].argsort(1), gray
-        return jitter if self.exact else _colour_maps(*jitter)
+        return jitter if self.exact else _colour_mix(*jitter)
 
     def _colour(self, x: Tensor, *drawn: Tensor) -> Tensor:
         if self.jitter_p and not self.band_jitter and not self.exact:
-            return _colours_mapped(x, *drawn)
+            return _colours_mixed(x, *drawn)
         *jitter, gray = drawn
         if jitter:
             x = band_jitter(x, *jitter) if self.band_jitter else color_jitter(x, *jitter)

@@ -282,8 +282,8 @@ def test_order_of_the_jitter_is_independent_of_its_strength(monkeypatch):
 
 
 def test_blur_strengths_fill_their_range(monkeypatch):
-    seen = []
-    monkeypatch.setattr(A, "gaussian_blur3", lambda x, sigma: seen.append(sigma) or x)
+    seen, centre = [], A._centre
+    monkeypatch.setattr(A, "_centre", lambda sigma: seen.append(sigma) or centre(sigma))
     SimCLRAugmentation(size=2, **{**WHOLE, "blur_sigma": (0.1, 2.0)})(torch.rand(2000, 3, 2, 2), rng())
     assert stats.kstest(torch.cat(seen).numpy(), "uniform", (0.1, 1.9)).pvalue > 1e-3
 
@@ -350,7 +350,8 @@ def test_a_views_parameters_do_not_depend_on_the_images():
 def test_uint8_images_are_the_float_images_of_255():
     x = (255 * photos(6)).byte()
     augment = SimCLRAugmentation(size=24, **EVERYTHING)
-    assert torch.equal(augment(x, rng()), augment(x.float() / 255, rng()))
+    # divided by 255 in the filter's weights, or before: one rounding apart, over a deviation of 0.22 at the least
+    torch.testing.assert_close(augment(x, rng()), augment(x.float() / 255, rng()), rtol=0, atol=5e-6)
 
 
 def test_autocast_does_not_round_the_images():
@@ -358,6 +359,14 @@ def test_autocast_does_not_round_the_images():
     outside_ = augment(x, rng())
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(augment(x, rng()), outside_)
+
+
+def test_a_network_can_learn_from_views():
+    # they are made in inference mode, whose tensors autograd refuses to keep
+    views = SimCLRAugmentation(size=24)(photos(4), rng())
+    convolution = torch.nn.Conv2d(3, 2, 3)
+    convolution(views).sum().backward()
+    assert convolution.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("extras", [{}, EVERYTHING], ids=["default", "everything"])
@@ -539,7 +548,7 @@ def test_fused_colours_differ_from_the_exact_ones_only_where_these_clamp():
     ours, exact = A.fused_jitter(x, *jitter, torch.zeros(96, dtype=torch.bool)), A.color_jitter(x, *jitter)
     assert ours.min() >= 0 and ours.max() <= 1
     gap = 255 * (ours - exact).abs()
-    assert gap.mean() < 2.0  # on noise with pure colours, the worst there is; on EuroSAT it is 0.04
+    assert gap.mean() < 2.0  # on noise with pure colours, the worst there is; on EuroSAT it is 0.10
 
 
 def test_views_are_fused_unless_exact_and_draw_the_same_parameters():
@@ -580,14 +589,14 @@ WAITING = {"_local_scalar_dense", "item", "nonzero", "masked_select", "unique", 
 def test_nothing_waits_for_the_device(extras, exact):
     with Operations() as operations:
         SimCLRAugmentation(size=24, exact=exact, **extras)((255 * photos(4)).byte(), rng())
-    assert "bmm" in operations.seen  # else nothing was seen
+    assert any("embedding_bag" in name for name in operations.seen)  # else nothing was seen
     assert not operations.seen & WAITING
 
 
 def test_nothing_waits_for_the_device_with_twelve_bands_either():
     with Operations() as operations:
         SimCLRAugmentation(size=24, **A.SPECTRAL, **EVERYTHING)(reflectances(), rng())
-    assert "bmm" in operations.seen and not operations.seen & WAITING
+    assert any("embedding_bag" in name for name in operations.seen) and not operations.seen & WAITING
 
 
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")

@@ -71,10 +71,11 @@ def test_two_processes_know_each_other(together):
 
 @pytest.mark.parametrize("run", [run for run in ranks.RUNS if "64" in run])
 def test_losses_gradients_and_weights_are_those_of_one_process(together, alone, run):
-    # in float64, where rounding cannot hide a wrong factor, or be mistaken for one; Adam too: its steps divide by |g|
+    # in float64, where rounding cannot hide a wrong factor, or be mistaken for one; Adam too: its steps divide by |g|.
+    # Each step multiplies the rounding of the one before: losses differ by 1e-15 at first, 1e-12 at the third
     for rank in together:
         for step in range(ranks.STEPS):
-            assert rank[run]["loss"][step] == pytest.approx(alone[run]["loss"][step], rel=1e-12)
+            assert rank[run]["loss"][step] == pytest.approx(alone[run]["loss"][step], rel=1e-10)
             assert difference(rank[run]["gradient"][step], alone[run]["gradient"][step]) < 1e-10
         assert difference(update(rank[run]), update(alone[run])) < 1e-9
 
