@@ -23,11 +23,12 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import estimate, peers, training  # noqa: E402
 from benchmarks.timing import by_turns, rows, write  # noqa: E402
 from src import figures  # noqa: E402
-from src.augmentations import SimCLRAugmentation, to_unit  # noqa: E402
+from src.augmentations import SimCLRAugmentation  # noqa: E402
 from src.encoders import ENCODERS, Classifier, build_encoder  # noqa: E402
 from src.losses import nt_xent  # noqa: E402
 from src.ood import mc_dropout  # noqa: E402
 from src.probes import embed, prepare  # noqa: E402
+from src.resampling import to_unit  # noqa: E402
 from src.runtime import Runtime, generator, pick, record  # noqa: E402
 
 LIMIT = 4e9  # bytes: a peer that needs more for one call is left out, and the table says so

@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.preprocessing import normalize as unit_length
 from torch import Tensor, nn
 
-from src.augmentations import normalize, resize, to_unit
+from src.augmentations import normalize
+from src.resampling import resize, to_unit
 from src.runtime import Runtime
 
 

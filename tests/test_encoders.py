@@ -291,10 +291,11 @@ def test_arguments_out_of_range_are_refused(bad):
 
 
 def test_documented_names_can_be_imported():
-    from src.augmentations import SimCLRAugmentation, normalize, random_dihedral, resize, to_unit
+    from src.augmentations import SimCLRAugmentation, normalize, random_dihedral
     from src.losses import nt_xent, nt_xent_floor
     from src.ood import entropy, mahalanobis, mc_dropout, metrics, pixel_statistics, scores
     from src.probes import embed, knn_accuracy, knn_probe, linear_accuracy, prepare
+    from src.resampling import resize, to_unit
     from src.runtime import Runtime, generator, pick, record, seed_of
 
     functions = [

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.augmentations import SimCLRAugmentation, resize, to_unit
+from src.augmentations import SimCLRAugmentation
 from src.data.bigearthnet import EUROSAT_STRETCH
 from src.parallel import World
 from src.pretrain import shuffled, views
+from src.resampling import resize, to_unit
 from src.runtime import generator
 
 AS_PUBLISHED = 10_000  # digital numbers that the published code renders as white

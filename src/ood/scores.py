@@ -19,9 +19,10 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from torch import nn
 
-from src.augmentations import IMAGENET_STD, resize, to_unit
+from src.augmentations import IMAGENET_STD
 from src.encoders import Classifier
 from src.probes import embed, modes_kept, prepare
+from src.resampling import resize, to_unit
 from src.runtime import Runtime, pick, seed_of
 
 MASKED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from src.augmentations import resize, to_unit
 from src.data.eurosat import Split
 from src.encoders import Classifier
 from src.ood.metrics import metrics
 from src.ood.scores import Train, last_layer, mahalanobis, mc_dropout, odin, penultimate, pixel_statistics, scores
+from src.resampling import resize, to_unit
 from src.runtime import Runtime, pick
 
 
