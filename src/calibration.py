@@ -22,7 +22,7 @@ from src.data.scene import Scene
 from src.data.store import DataError, PatchStore
 from src.encoders import Classifier
 from src.ood import DETECTORS, Train, penultimate, pixel_statistics
-from src.ood.scores import last_layer
+from src.ood.outputs import last_layer
 from src.runtime import Runtime, pick
 
 FORMAT_VERSION = 1

@@ -94,6 +94,8 @@ def resampled(images: Tensor, down: Tensor, across: Tensor, rows: Tensor, column
 
 def _transposed(x: Tensor) -> Tensor:
     """(N, rows, columns) → (N, columns, rows). A channel shuffle is one too, and on a CPU more than twice as fast."""
+    if x.device.type != "cpu":
+        return x.mT.contiguous()
     n, rows, columns = x.shape
     shuffled = F.channel_shuffle(x.view(1, n, 1, rows * columns).permute(0, 3, 1, 2), rows)
     return shuffled.permute(0, 2, 3, 1).view(n, columns, rows)

@@ -1,7 +1,5 @@
 """MC Dropout against naive passes, scores by hand, metrics against scikit-learn, and which way every score points."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import nn
 
 from src.encoders import Classifier, build_encoder
-from src.ood import DETECTORS, entropy, evaluate, mahalanobis, mc_dropout, metrics, pixel_statistics, scores
+from src.ood import DETECTORS, entropy, evaluate, mahalanobis, mc_dropout, metrics, outputs, pixel_statistics, scores
 from src.probes import embed, prepare
 from src.runtime import pick
 
@@ -18,7 +16,6 @@ torch.set_num_threads(1)  # tensors are small: more threads would mostly wait fo
 
 pytestmark = pytest.mark.filterwarnings("ignore:one MC sample")
 FLOAT32 = pick("cpu", "float32")
-SCORES = sys.modules["src.ood.scores"]  # the module: the package exports a function of this name
 COLUMNS = [name for name, d in DETECTORS.items() if d.needs in ("MC samples", "logits")]
 
 
@@ -403,15 +400,15 @@ def test_global_random_numbers_are_not_moved():
 @pytest.mark.parametrize("elements", [1, 3 * 64 * 8 * 8 * 4, 2**24], ids=["one by one", "four at once", "all at once"])
 @pytest.mark.parametrize("dropout", [0.3, 0.0], ids=["every stage", "head only"])
 def test_passes_side_by_side_equal_a_loop_of_passes_with_the_same_masks(monkeypatch, dropout, elements):
-    monkeypatch.setattr(SCORES, "PASS_ELEMENTS", elements)
+    monkeypatch.setattr(outputs, "PASS_ELEMENTS", elements)
     model, images, t, n = classifier(dropout, 0.3, size=16), patches(3, 16), 7, 3
-    masks, draw = {}, SCORES._mask
+    masks, draw = {}, outputs._mask
 
     def recorded(layer, x):
         masks.setdefault(layer, []).append(draw(layer, x))
         return masks[layer][-1]
 
-    monkeypatch.setattr(SCORES, "_mask", recorded)
+    monkeypatch.setattr(outputs, "_mask", recorded)
     log_probs = mc_dropout(model, images, t, runtime=FLOAT32)
     masks = {layer: torch.cat(some).unflatten(0, (t, n)) for layer, some in masks.items()}
     assert len(masks) == (5 if dropout else 2)
@@ -432,7 +429,7 @@ def test_passes_side_by_side_equal_a_loop_of_passes_with_the_same_masks(monkeypa
 
 @pytest.mark.parametrize(("elements", "runs"), [(1, 7), (4 * 2 * 64 * 16 * 16, 2), (2**24, 1)])
 def test_trunk_runs_once_a_batch_and_the_tail_in_groups_of_passes(monkeypatch, elements, runs):
-    monkeypatch.setattr(SCORES, "PASS_ELEMENTS", elements)
+    monkeypatch.setattr(outputs, "PASS_ELEMENTS", elements)
     model, calls = classifier(), {"trunk": 0, "dropout": 0, "tail": 0}
 
     def count(name):
@@ -474,7 +471,7 @@ def test_sharing_the_trunk_gives_the_distribution_of_full_passes():
 def test_masks_are_those_of_torchs_dropout(layer):
     x = torch.ones(60, 50, *[4] * {"Dropout": 1, "Dropout1d": 1, "Dropout2d": 2, "Dropout3d": 3}[type(layer).__name__])
     torch.manual_seed(0)
-    ours, theirs = x * SCORES._mask(layer, x), layer.train()(x)
+    ours, theirs = x * outputs._mask(layer, x), layer.train()(x)
     assert torch.equal(ours.unique(), theirs.unique())  # 0 and 1 / 0.7
     whole = [(side.flatten(2) == side.flatten(2)[..., :1]).all() for side in (ours, theirs)]
     assert whole[0] == whole[1] == (type(layer) is not nn.Dropout)  # whole channels, or value by value

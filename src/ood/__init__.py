@@ -4,27 +4,9 @@ One convention everywhere: a higher score means more out-of-distribution, and la
 Shapes are in the names: T samples, N images, C classes, D features, B bootstrap resamples.
 """
 
-from src.ood.metrics import (
-    accuracy_rejection,
-    calibration,
-    compare,
-    ece,
-    fit_temperature,
-    metrics,
-    reliability,
-)
-from src.ood.scores import (
-    DETECTORS,
-    Train,
-    detector_table,
-    entropy,
-    mahalanobis,
-    mc_dropout,
-    odin,
-    penultimate,
-    pixel_statistics,
-    scores,
-)
+from src.ood.metrics import accuracy_rejection, calibration, compare, ece, fit_temperature, metrics, reliability
+from src.ood.outputs import mc_dropout, penultimate, pixel_statistics
+from src.ood.scores import DETECTORS, Train, detector_table, entropy, mahalanobis, odin, scores
 from src.ood.settings import SHIFTS, Evaluation, HeldOut, controls, evaluate, hold_out, jpeg, shifts, toned
 
 __all__ = [

@@ -16,7 +16,8 @@ from scipy.ndimage import gaussian_filter
 from src.data.eurosat import Split
 from src.encoders import Classifier
 from src.ood.metrics import metrics
-from src.ood.scores import Train, last_layer, mahalanobis, mc_dropout, odin, penultimate, pixel_statistics, scores
+from src.ood.outputs import last_layer, mc_dropout, penultimate, pixel_statistics
+from src.ood.scores import Train, mahalanobis, odin, scores
 from src.resampling import resize, to_unit
 from src.runtime import Runtime, pick
 
