@@ -23,7 +23,7 @@ BANDS_STD = (0.0555, 0.0572, 0.0583, 0.0676, 0.0730, 0.1096, 0.1273, 0.1365, 0.1
 STATISTICS = {3: (IMAGENET_MEAN, IMAGENET_STD), 12: (BANDS_MEAN, BANDS_STD)}
 # what SimCLRAugmentation needs for twelve bands: hue and grey are words about what an eye sees
 SPECTRAL = {"gray_p": 0.0, "band_jitter": (0.2, 0.2), "band_drop_p": 0.1}
-CPU_CHUNK = 16  # images worked on at a time: some forty passes over them stay in a core's caches (256 at once: a third)
+CPU_CHUNK = 16  # images worked on at a time: forty passes over them stay in a core's caches (256: a third as fast)
 
 
 def _there(drawn: Tensor, device: torch.device) -> Tensor:
