@@ -1,6 +1,7 @@
 """Command line: `python -m src.audit --profile paper --size cpu`. One JSON a run under `models/records/audit/`.
 
-A run that has its record is not repeated, so the command may be stopped and started again.
+A run that has its record is not repeated, so the command may be stopped and started again, and run in several processes
+at once: each leaves to the others what they are making.
 """
 
 import argparse
@@ -10,12 +11,24 @@ import shlex
 import sys
 import tempfile
 import time
+from collections import deque
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from src.audit.plan import LETTERS, SIZES, plan, recipe
-from src.audit.runs import Study, draw, histograms, measure, open_study, pretraining, sample_patches, tuning
+from src.audit.runs import (
+    Busy,
+    Study,
+    alone,
+    draw,
+    histograms,
+    measure,
+    open_study,
+    pretraining,
+    sample_patches,
+    tuning,
+)
 from src.checkpoints import CheckpointError, replacing
 from src.data.store import DataError
 from src.encoders import ENCODERS
@@ -156,15 +169,26 @@ def audit(args: argparse.Namespace) -> None:
     print(f"{len(left)} of {len(runs)} runs to do, on {runtime}; places by {study.place_names}", flush=True)
     for letter, minutes in forecast(study, left).items() if left else ():
         print(f"  {letter}: about {minutes:.1f} minutes", flush=True)
-    for number, run in enumerate(left, 1):
+    queue, busy = deque(left), 0
+    while queue:
         if args.minutes is not None and time.monotonic() - started > 60 * args.minutes:
-            print(f"{args.minutes:g} minutes are over: {len(left) - number + 1} runs are left for another time")
+            print(f"{args.minutes:g} minutes are over: {len(queue)} runs are left for another time")
             return
-        if finished(record_file(folder, size_name, args.encoder, run), study):
-            continue  # by another process beside this one
-        file = perform(study, size_name, run, folder)
-        seconds = json.loads(file.read_text())["seconds"]
-        print(f"{number}/{len(left)} seed {run[2]}, {run[0]}: {run[1]} ({seconds:.0f} s)", flush=True)
+        run = queue.popleft()
+        file = record_file(folder, size_name, args.encoder, run)
+        try:
+            with alone(study.work / "locks" / file.stem):
+                if finished(file, study):
+                    continue  # by another process beside this one
+                perform(study, size_name, run, folder)
+        except Busy:
+            queue.append(run)
+            busy += 1
+            if busy >= len(queue):  # nothing else is left
+                time.sleep(5)
+            continue
+        busy, seconds = 0, json.loads(file.read_text())["seconds"]
+        print(f"{len(left) - len(queue)}/{len(left)} seed {run[2]}, {run[0]}: {run[1]} ({seconds:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """One run of the audit: pretrain, measure, fine-tune, score. Runs that agree in a step share it through a folder."""
 
+import fcntl
 import hashlib
 import importlib.util
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,22 @@ def _first(labels: np.ndarray, rows: np.ndarray, pools: list[np.ndarray], limit:
     return np.sort(np.concatenate(chosen))
 
 
+class Busy(Exception):
+    """Another process is making what this run needs: do another one first."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Raises Busy where another process is in here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(str(folder)) from error
+        yield
+
+
 def _name(kind: str, seed: int, *what: Any) -> str:
     return f"{kind}_s{seed}_{hashlib.sha256(repr(what).encode()).hexdigest()[:12]}"
 
@@ -130,10 +149,13 @@ def pretrained(study: Study, job: Recipe, seed: int) -> Path:
 
     Raises:
         FloatingPointError: the loss is not finite.
+        Busy: another process is making it.
     """
     config, rows, name = pretraining(study, job, seed)
     alias = study.work / name / checkpoints.contrastive_alias(config.epochs)
-    if not (alias.parent / "done").exists():
+    with alone(alias.parent):
+        if (alias.parent / "done").exists():
+            return alias
         images, hooks = change(study.store.images[rows], study.places[rows], job.start, seed)
         data = {**study.store.about, "subset": f"{len(rows)} images of the {job.split} training split, labels unused",
                 "audit": job.start}  # fmt: skip
@@ -160,17 +182,23 @@ def tuned(study: Study, job: Recipe, seed: int) -> Path:
     """The JSON beside the checkpoint of a run's classifier, made on first use.
 
     The weights stay where they are small, or still needed for out-of-distribution scores.
+
+    Raises:
+        Busy: another process is making it.
     """
     config, split, name = tuning(study, job, seed)
-    found = list((study.work / name).glob("*.json"))
-    if not found or (job.ood and not found[0].with_suffix(".pth").exists()):
-        start = job.start and pretrained(study, job, seed)
-        done = finetune(study.store.images, study.store.labels, split, study.store.meta["classes"], config,
-                        study.work / name, pretrained=start, runtime=study.runtime, data=study.store.about)  # fmt: skip
-        shutil.rmtree(study.work / name / "runs")
-        found = [done.checkpoint.with_suffix(".json")]
-    if study.encoder != "custom_cnn" and not job.ood:
-        found[0].with_suffix(".pth").unlink(missing_ok=True)
+    with alone(study.work / name):
+        found = list((study.work / name).glob("*.json"))
+        if not found or (job.ood and not found[0].with_suffix(".pth").exists()):
+            start = job.start and pretrained(study, job, seed)
+            done = finetune(
+                study.store.images, study.store.labels, split, study.store.meta["classes"], config, study.work / name,
+                pretrained=start, runtime=study.runtime, data=study.store.about,
+            )  # fmt: skip
+            shutil.rmtree(study.work / name / "runs")
+            found = [done.checkpoint.with_suffix(".json")]
+        if study.encoder != "custom_cnn" and not job.ood:
+            found[0].with_suffix(".pth").unlink(missing_ok=True)
     return found[0]
 
 
