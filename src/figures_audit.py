@@ -1,6 +1,7 @@
 """Pictures of the audit, from the tables of `src.audit`. Each function draws and returns one matplotlib figure.
 
-Small dots are single seeds, lines and large dots their means.
+Small dots are single seeds, lines and large dots their means. Tables are of one encoder, but for `forest` and
+`over_labels`.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from src.audit.tables import POINTS
 from src.audit.verdicts import FAILS, HOLDS, OPEN
 from src.figures import SCORE_NAMES, _axes
+from src.results import ENCODER_NAMES
 
 VERDICT_COLORS = {HOLDS: "C2", FAILS: "C3", OPEN: "0.5"}
 
@@ -109,7 +111,7 @@ def arms(table: pd.DataFrame, places: list[str], metrics: dict[str, str]) -> Fig
 
 
 def over_labels(table: pd.DataFrame, all_labels: int) -> Figure:
-    """Test accuracy over labels a class (f). all_labels: how many "all" are."""
+    """Test accuracy over labels a class (f), one panel an encoder. all_labels: how many "all" are."""
     runs = table[table["letter"] == "f"]
     kinds, labels = runs["arm"].str.split().str[0], runs["arm"].str.split().str[1].replace("all", str(all_labels))
     runs = runs.assign(
@@ -130,12 +132,16 @@ def over_rates(table: pd.DataFrame) -> Figure:
 
 
 def _curves(runs: pd.DataFrame, x: str, metric: str, names: dict[str, str], xlabel: str, ylabel: str) -> Figure:
-    if runs.empty:
+    encoders = [name for name in ENCODER_NAMES if (runs["encoder"] == name).any()]
+    if not encoders:
         return _not_run()
-    figure, axes = _axes(1, 1, 5.6, 3.8)
-    for number, (kind, name) in enumerate(names.items()):
-        _seeds(axes[0, 0], runs[runs["kind"] == kind], x, metric, f"C{number}", name)
-    axes[0, 0].set(xlabel=xlabel, ylabel=ylabel, xscale="log")
+    figure, axes = _axes(1, len(encoders), 5.6, 3.8, sharey=True)
+    for axis, encoder in zip(axes[0], encoders, strict=True):
+        mine = runs[runs["encoder"] == encoder]
+        for number, (kind, name) in enumerate(names.items()):
+            _seeds(axis, mine[mine["kind"] == kind], x, metric, f"C{number}", name)
+        axis.set(xlabel=xlabel, xscale="log", title=ENCODER_NAMES[encoder])
+    axes[0, 0].set_ylabel(ylabel)
     axes[0, 0].legend(fontsize=8)
     return figure
 

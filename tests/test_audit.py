@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
+from src import figures_audit
 from src.audit import __main__ as command
 from src.audit import changes, claims, plan, tables, verdicts
 from src.audit.runs import draw, open_study, place_table
@@ -142,18 +143,32 @@ def test_the_studys_own_table_turned_round_is_arithmetic():
     assert set(found.loc[found["letter"] != "a", "verdict"]) == {"missing"}
 
 
-def test_crossing_is_told_only_where_both_intervals_exclude_0():
-    def table(*leads):
-        return pd.DataFrame([
-            {"encoder": "custom_cnn", "letter": "f", "arm": f"{kind} {labels}", "seed": seed,
-             "test_accuracy": 0.5 + (lead + 0.001 * seed) * (kind == "progressive")}
-            for labels, lead in zip((10, 100, "all"), leads, strict=True)
-            for kind in ("scratch", "progressive") for seed in range(3)
-        ])  # fmt: skip
+def over_labels(*leads, encoder="custom_cnn"):
+    """Runs of f whose pretrained arm leads by so much with 10, 100 and all labels."""
+    return pd.DataFrame([
+        {"encoder": encoder, "letter": "f", "arm": f"{kind} {labels}", "seed": seed, "linear": None,
+         "test_accuracy": 0.5 + (lead + 0.001 * seed) * (kind == "progressive")}
+        for labels, lead in zip((10, 100, "all"), leads, strict=True)
+        for kind in ("scratch", "progressive") for seed in range(3)
+    ])  # fmt: skip
 
-    assert "between 10 and all" in verdicts.crossing(table(0.1, -0.001, -0.1))
-    assert "between 100 and all" in verdicts.crossing(table(0.1, 0.1, -0.1))
-    assert "No crossing" in verdicts.crossing(table(0.1, 0.1, -0.001))
+
+def test_crossing_is_told_only_where_both_intervals_exclude_0():
+    assert "between 10 and all" in verdicts.crossing(over_labels(0.1, -0.001, -0.1))
+    assert "between 100 and all" in verdicts.crossing(over_labels(0.1, 0.1, -0.1))
+    assert "No crossing" in verdicts.crossing(over_labels(0.1, 0.1, -0.001))
+
+
+def test_encoders_are_told_and_drawn_apart():
+    both = pd.concat([over_labels(0.1, 0.1, 0.1), over_labels(-0.1, -0.1, -0.1, encoder="resnet50")])
+    assert "Above 0" in verdicts.paragraph(both, "f") and "Below 0" not in verdicts.paragraph(both, "f")
+    assert "Below 0" in verdicts.paragraph(both, "f", "resnet50")
+    assert "between" not in verdicts.crossing(both) + verdicts.crossing(both, "resnet50")
+    cnn, resnet = figures_audit.over_labels(both, 200).axes
+    assert [axis.get_title() for axis in (cnn, resnet)] == ["Custom CNN", "ResNet-50"]
+    drawn = [dict(zip(*axis.lines[1].get_data(), strict=True)) for axis in (cnn, resnet)]  # the pretrained arm
+    for axis, lead in zip(drawn, (10, -10), strict=True):
+        assert axis == pytest.approx({labels: 50 + lead + 0.1 for labels in (10, 100, 200)})
 
 
 # --- the plan ---

@@ -1,6 +1,6 @@
 """What the audit asks, as data: the study's findings, what may have caused them, and every comparison of a letter."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -78,8 +78,12 @@ def suspected() -> list[Claim]:
     ]  # fmt: skip
 
 
-def details(table: pd.DataFrame, letter: str) -> list[Claim]:
-    """Every comparison of one letter between arms that were run."""
+def details(table: pd.DataFrame, letter: str, encoder: str = "custom_cnn") -> list[Claim]:
+    """Every comparison of one letter between arms that were run of one encoder."""
+    return [replace(claim, encoder=encoder) for claim in _details(table[table["encoder"] == encoder], letter)]
+
+
+def _details(table: pd.DataFrame, letter: str) -> list[Claim]:
     arms = list(dict.fromkeys(table.loc[table["letter"] == letter, "arm"]))
 
     def against(metric: str, first: str, second: str, text: str) -> list[Claim]:

@@ -56,9 +56,9 @@ def _signs() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def paragraph(table: pd.DataFrame, letter: str) -> str:
+def paragraph(table: pd.DataFrame, letter: str, encoder: str = "custom_cnn") -> str:
     """Every comparison of a letter, sorted by where its interval lies; Markdown."""
-    found = {claim: paired(table, claim) for claim in details(table, letter)}
+    found = {claim: paired(table, claim) for claim in details(table, letter, encoder)}
     found = {claim: difference for claim, difference in found.items() if difference.n}
     if not found:
         return "*Missing: no two arms of this section have been run.*"
@@ -73,13 +73,13 @@ def _told(claim: Claim, difference: Difference) -> str:
     return f"{claim.text} ({METRIC_NAMES.get(claim.metric, 'AUROC')} {told(difference, claim.metric)})"
 
 
-def crossing(table: pd.DataFrame) -> str:
+def crossing(table: pd.DataFrame, encoder: str = "custom_cnn") -> str:
     """Between which numbers of labels the lead of the pretrained arm is lost, if the intervals tell."""
     sides = {}
-    for arm in dict.fromkeys(table.loc[table["letter"] == "f", "arm"]):
+    for arm in dict.fromkeys(table.loc[(table["letter"] == "f") & (table["encoder"] == encoder), "arm"]):
         kind, labels = arm.split()
         if kind == "progressive":
-            claim = Claim("", ACCURACY, f"f/{arm}", f"f/scratch {labels}")
+            claim = Claim("", ACCURACY, f"f/{arm}", f"f/scratch {labels}", encoder=encoder)
             sides[np.inf if labels == "all" else int(labels)] = paired(table, claim).side
     ahead = max((labels for labels, side in sides.items() if side > 0), default=np.inf)
     behind = min((labels for labels, side in sides.items() if side < 0), default=-np.inf)
