@@ -51,12 +51,21 @@ def pil_transform() -> T.Compose:
     ])  # fmt: skip
 
 
-def kornia_views() -> Callable[[Tensor], Tensor]:
-    """A (N, 3, H, W) float batch in [0, 1] → views of the whole batch."""
-    import kornia.augmentation as K
+def kornia_views(antialias: bool = False) -> Callable[[Tensor], Tensor]:
+    """A (N, 3, H, W) float batch in [0, 1] → views of the whole batch.
 
+    antialias: crop as ours and PIL's do, by kornia's own function; its `RandomResizedCrop` never asks it to.
+    """
+    import kornia.augmentation as K
+    from kornia.geometry.transform import crop_by_indices
+
+    class Antialiased(K.RandomResizedCrop):
+        def apply_transform(self, images: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
+            return crop_by_indices(images, params["src"], flags["size"], align_corners=False, antialias=True)
+
+    crop = Antialiased if antialias else K.RandomResizedCrop
     return nn.Sequential(
-        K.RandomResizedCrop((64, 64), scale=SCALE), K.RandomHorizontalFlip(), K.ColorJitter(*JITTER, p=0.8),
+        crop((64, 64), scale=SCALE), K.RandomHorizontalFlip(), K.ColorJitter(*JITTER, p=0.8),
         K.RandomGrayscale(p=0.2), K.RandomGaussianBlur((3, 3), SIGMA, p=1.0),
         K.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
     )  # fmt: skip

@@ -65,8 +65,8 @@ def augmentation(size: dict, runtime: Runtime) -> dict:
     there, rng = torch.as_tensor(images).to(device).permute(0, 3, 1, 2), generator(0)
     pils, pil = [peers.Image.fromarray(image) for image in images], peers.pil_transform()
 
-    def kornia() -> Callable:
-        views = peers.kornia_views().to(device)
+    def kornia(antialias: bool) -> Callable:
+        views = peers.kornia_views(antialias).to(device)
         return lambda: views(to_unit(there).contiguous())
 
     def ours(**options) -> Callable:
@@ -75,12 +75,13 @@ def augmentation(size: dict, runtime: Runtime) -> dict:
     candidates, notes = present({
         "ours": lambda: ours(), "ours, exact=True": lambda: ours(exact=True),
         **({"ours, compile=True": lambda: ours(compile=True)} if device.type == "cuda" else {}),
-        "kornia": kornia, "torchvision on PIL (CPU)": lambda: lambda: [pil(image) for image in pils],
+        "kornia": lambda: kornia(False), "kornia, its crop antialiased": lambda: kornia(True),
+        "torchvision on PIL (CPU)": lambda: lambda: [pil(image) for image in pils],
     })  # fmt: skip
     torch.set_num_threads(1)  # what one core does, as a DataLoader worker has one
     medians = by_turns(candidates, device, size["seconds"])
     torch.set_num_threads(threads)
-    notes.append("Ours and PIL's crops are antialiased, kornia's is not.")
+    notes.append("Ours and PIL's crops are antialiased; kornia's is not, but the function behind it can be asked to.")
     change = difference(there)
     notes.append(
         f"Fused and exact colours differ by {change['mean']:.2f} grey levels of 255 on average and {change['max']:.0f} "

@@ -55,13 +55,13 @@ def taps(corner: Tensor, extent: Tensor, flip: Tensor, shape: tuple[int, int], s
     weight = (reach - (centre - target).abs_()).clamp_(min=0)
     weight *= (centre > corner) & (centre < corner + extent)  # so that pixels outside the image weigh nothing
     last = constant(tuple(pixels - 1.0 for pixels in shape), corner.device).view(2, 1, 1, 1)
-    return weight / weight.sum(3, keepdim=True), source.clamp_(min=0).minimum(last).long()
+    return weight / weight.sum(3, keepdim=True), source.clamp_(min=0).minimum(last).int()
 
 
 def _resample(rows: Tensor, weights: Tensor, source: Tensor) -> Tensor:
     """(N, pixels, M) → (N, size, M): each new row is the sum of the rows `source` of `taps`, times its weights."""
     n, pixels, _ = rows.shape
-    source = source + pixels * torch.arange(n, device=rows.device).view(-1, 1, 1)
+    source = source + torch.arange(0, n * pixels, pixels, device=rows.device, dtype=source.dtype).view(-1, 1, 1)
     bags, weights = source.flatten(0, 1), weights.flatten(0, 1)  # an embedding bag is just that sum, and a fast one
     return F.embedding_bag(bags, rows.flatten(0, 1), per_sample_weights=weights, mode="sum").unflatten(0, (n, -1))
 
@@ -87,7 +87,8 @@ def resampled(images: Tensor, down: Tensor, across: Tensor, rows: Tensor, column
     # channels_last images are rows of whole pixels in memory, and nothing is copied to get at them
     x = (images.float() if full > 1 else to_unit(images)).permute(0, 2, 3, 1).reshape(n, h, w * c)
     x = _transposed(_resample(x, down / full, rows)).view(n, w * c, -1)
-    channels = torch.arange(c, device=x.device).view(-1, 1, 1)  # before x from here on: each is a plane by itself
+    # channels before x from here on, so that each is a plane by itself
+    channels = torch.arange(c, device=x.device, dtype=columns.dtype).view(-1, 1, 1)
     columns, across = c * columns[:, None] + channels, across[:, None].expand(-1, c, -1, -1)
     return _resample(x, across.flatten(1, 2), columns.flatten(1, 2)).unflatten(1, (c, -1))
 
