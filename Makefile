@@ -16,11 +16,10 @@ demo: .venv/.demo ## set up, then run every notebook on made data (no download, 
 	  $(BIN)/papermill notebooks/$$notebook runs/demo/$$notebook -k python3 -p PROFILE demo; \
 	done
 	@printf '\nexecuted notebooks  runs/demo/\ncheckpoints         models/demo/\nfigures             umap_visualizations/demo/\n\n'
-	@$(BIN)/python -c "from src.results import *; t = runs_table(read_records('models/demo/records')); \
-	  print(t[['encoder', 'configuration', *METRICS, 'test_accuracy', 'hours']].round(3).to_string(index=False))"
+	@$(BIN)/python -m src.results models/demo/records
 
 audit: .venv/.demo ## what made pretraining hurt? runs that are missing, then notebook 09 (PROFILE=demo: made data)
-	@TQDM_DISABLE=1 $(BIN)/python -m src.audit --profile $(PROFILE) $(AUDIT)
+	@TQDM_DISABLE=1 $(BIN)/python -m audit --profile $(PROFILE) $(AUDIT)
 	@mkdir -p runs/audit
 	@$(BIN)/papermill notebooks/09_why_pretraining_hurt.ipynb runs/audit/09_why_pretraining_hurt.ipynb -k python3 -p PROFILE $(PROFILE)
 
@@ -31,7 +30,7 @@ soak: .venv/.dev ## kill trainings of the study's size twenty times each: minute
 	@SOAK=1 $(BIN)/python -m pytest tests/test_runs.py -k twenty_kills -s --durations=4
 
 lint: .venv/.dev ## check style
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check src tests
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 bench: .venv/.bench ## measure speed against peers (many minutes on a CPU)
 	@$(BIN)/python benchmarks/speed.py
@@ -41,7 +40,7 @@ data-eurosat: .venv/.demo ## download EuroSAT RGB (90 MB)
 
 data-eurosat-allbands: .venv/.demo ## download EuroSAT with 13 bands (2 GB), and where each image lies
 	@$(BIN)/python -m src.data.download eurosat-allbands
-	@$(BIN)/python -m src.data.eurosat data/eurosat/ds/images/remote_sensing/otherDatasets/sentinel_2/tif data/eurosat_latlon.csv
+	@$(BIN)/python -m src.data.coordinates data/eurosat/ds/images/remote_sensing/otherDatasets/sentinel_2/tif data/eurosat_latlon.csv
 
 data-ucmerced: .venv/.demo ## download UC Merced (317 MB)
 	@$(BIN)/python -m src.data.download ucmerced

@@ -1,6 +1,8 @@
-"""Does the demo learn? Pretraining, fine-tuning and OOD detection at the demo's size, on several seeds.
+"""Does the demo learn? Pretraining, fine-tuning and OOD detection at the demo's size, on several
+seeds.
 
-`python benchmarks/demo_seeds.py` writes benchmarks/results/demo_seeds.csv. Checkpoints go to a temporary folder.
+`python benchmarks/demo_seeds.py` writes benchmarks/results/demo_seeds.csv. Checkpoints go to a
+temporary folder.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from src.ood import evaluate
 from src.pretrain import PretrainConfig, pretrain
 from src.probes import knn_probe
 from src.profiles import Profile, open_profile
-from src.runtime import Runtime, pick, record
+from src.runs.runtime import Runtime, pick, record
 
 
 def run(profile: Profile, runtime: Runtime, seed: int, out: str) -> dict[str, float]:
@@ -23,19 +25,46 @@ def run(profile: Profile, runtime: Runtime, seed: int, out: str) -> dict[str, fl
     size, held_out = profile.image_size, np.concatenate([split.val, split.test])
     images, _ = profile.unlabelled("bigearthnet")
     probe = knn_probe(store.images, store.labels, split.train, held_out, size, runtime)
-    config = PretrainConfig(epochs=profile.epochs["long"], batch_size=profile.batch_size, image_size=size, seed=seed)
-    pretrained = pretrain(images, config, out, runtime=runtime, probe=probe, probe_every=config.epochs)
-    recipe = FinetuneConfig(phases=profile.phases, lr=profile.lr_finetune, batch_size=profile.batch_size,
-                            image_size=size, seed=seed)  # fmt: skip
-    tuned = finetune(store.images, store.labels, split, store.meta["classes"], recipe, out,
-                     pretrained=pretrained.checkpoint, runtime=runtime)  # fmt: skip
-    ood = evaluate(tuned.model, store.images[split.train], store.images[split.test], profile.ucmerced().images,
-                   profile.mc_samples, runtime, seed)  # fmt: skip
+    config = PretrainConfig(
+        epochs=profile.epochs["long"], batch_size=profile.batch_size, image_size=size, seed=seed
+    )
+    pretrained = pretrain(
+        images, config, out, runtime=runtime, probe=probe, probe_every=config.epochs
+    )
+    recipe = FinetuneConfig(
+        phases=profile.phases,
+        lr=profile.lr_finetune,
+        batch_size=profile.batch_size,
+        image_size=size,
+        seed=seed,
+    )
+    tuned = finetune(
+        store.images,
+        store.labels,
+        split,
+        store.meta["classes"],
+        recipe,
+        out,
+        pretrained=pretrained.checkpoint,
+        runtime=runtime,
+    )
+    ood = evaluate(
+        tuned.model,
+        store.images[split.train],
+        store.images[split.test],
+        profile.ucmerced().images,
+        profile.mc_samples,
+        runtime,
+        seed,
+    )
     auroc = ood.table.xs("auroc", level="metric")["value"].rename(lambda name: f"auroc_{name}")
     return {
-        "seed": seed, "knn_untrained": pretrained.history["knn"].iloc[0], "knn_pretrained": probe(pretrained.encoder),
-        "test_accuracy": tuned.test_accuracy, **auroc,
-    }  # fmt: skip
+        "seed": seed,
+        "knn_untrained": pretrained.history["knn"].iloc[0],
+        "knn_pretrained": probe(pretrained.encoder),
+        "test_accuracy": tuned.test_accuracy,
+        **auroc,
+    }
 
 
 def main() -> None:

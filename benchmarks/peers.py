@@ -1,6 +1,8 @@
-"""What the speed of `src` is measured against: the study's loss as printed, and the same views by other libraries.
+"""What the speed of `src` is measured against: the study's loss as printed, and the same views by
+other libraries.
 
-Each function returns something to call, or raises ImportError where its library is not installed (the bench extra).
+Each function returns something to call, or raises ImportError where its library is not installed
+(the bench extra).
 """
 
 from collections.abc import Callable
@@ -19,7 +21,9 @@ JITTER, SIGMA, SCALE = (0.4, 0.4, 0.4, 0.1), (0.1, 2.0), (0.2, 1.0)
 
 
 def study_loss(z_i: Tensor, z_j: Tensor, temperature: float = 0.5) -> Tensor:
-    """NT-Xent read off Eq. 1: every similarity by broadcasting, (2N)² × D numbers, and a loop over the 2N rows."""
+    """NT-Xent read off Eq. 1: every similarity by broadcasting, (2N)² × D numbers, and a loop over
+    the 2N rows.
+    """
     z = torch.cat([z_i, z_j])
     similarity = torch.exp(F.cosine_similarity(z[:, None], z[None], dim=2) / temperature)
     losses = []
@@ -43,32 +47,48 @@ def metric_learning_loss() -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def pil_transform() -> T.Compose:
-    """One PIL image → one view (3, 64, 64): torchvision's transforms as the published code strings them together."""
-    return T.Compose([
-        T.RandomResizedCrop(64, scale=SCALE), T.RandomHorizontalFlip(),
-        T.RandomApply([T.ColorJitter(*JITTER)], p=0.8), T.RandomGrayscale(0.2), T.GaussianBlur(3, SIGMA),
-        T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-    ])  # fmt: skip
+    """One PIL image → one view (3, 64, 64): torchvision's transforms as the published code strings
+    them together.
+    """
+    return T.Compose(
+        [
+            T.RandomResizedCrop(64, scale=SCALE),
+            T.RandomHorizontalFlip(),
+            T.RandomApply([T.ColorJitter(*JITTER)], p=0.8),
+            T.RandomGrayscale(0.2),
+            T.GaussianBlur(3, SIGMA),
+            T.ToTensor(),
+            T.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
 
 
 def kornia_views(antialias: bool = False) -> Callable[[Tensor], Tensor]:
     """A (N, 3, H, W) float batch in [0, 1] → views of the whole batch.
 
-    antialias: crop as ours and PIL's do, by kornia's own function; its `RandomResizedCrop` never asks it to.
+    antialias: crop as ours and PIL's do, by kornia's own function; its `RandomResizedCrop` never
+    asks it to.
     """
     import kornia.augmentation as K
     from kornia.geometry.transform import crop_by_indices
 
     class Antialiased(K.RandomResizedCrop):
-        def apply_transform(self, images: Tensor, params: dict, flags: dict, transform: Tensor | None = None) -> Tensor:
-            return crop_by_indices(images, params["src"], flags["size"], align_corners=False, antialias=True)
+        def apply_transform(
+            self, images: Tensor, params: dict, flags: dict, transform: Tensor | None = None
+        ) -> Tensor:
+            return crop_by_indices(
+                images, params["src"], flags["size"], align_corners=False, antialias=True
+            )
 
     crop = Antialiased if antialias else K.RandomResizedCrop
     return nn.Sequential(
-        crop((64, 64), scale=SCALE), K.RandomHorizontalFlip(), K.ColorJitter(*JITTER, p=0.8),
-        K.RandomGrayscale(p=0.2), K.RandomGaussianBlur((3, 3), SIGMA, p=1.0),
+        crop((64, 64), scale=SCALE),
+        K.RandomHorizontalFlip(),
+        K.ColorJitter(*JITTER, p=0.8),
+        K.RandomGrayscale(p=0.2),
+        K.RandomGaussianBlur((3, 3), SIGMA, p=1.0),
         K.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
-    )  # fmt: skip
+    )
 
 
 class PilPairs(torch.utils.data.Dataset):

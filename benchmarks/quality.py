@@ -1,7 +1,9 @@
-"""Does speed cost quality? kNN accuracy after pretraining on the demo data, fast and exact, on three seeds.
+"""Does speed cost quality? kNN accuracy after pretraining on the demo data, fast and exact, on
+three seeds.
 
-`python benchmarks/quality.py` writes results/quality.csv. Fast: the precision `pick` chooses and the fused colours;
-exact: float32 and colours op by op. Nothing else differs: the same seeds, the same batches, the same random views.
+`python benchmarks/quality.py` writes results/quality.csv. Fast: the precision `pick` chooses and
+the fused colours; exact: float32 and colours op by op. Nothing else differs: the same seeds, the
+same batches, the same random views.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import pandas as pd
 from src.pretrain import PretrainConfig, pretrain
 from src.probes import knn_probe
 from src.profiles import open_profile
-from src.runtime import pick, record
+from src.runs.runtime import pick, record
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,14 +31,32 @@ def main() -> None:
     for seed in args.seeds:
         store, split = profile.eurosat(seed)
         held_out = np.concatenate([split.val, split.test])
-        for name, runtime, exact in (("fast", pick(), False), ("exact", pick(precision="float32"), True)):
-            probe = knn_probe(store.images, store.labels, split.train, held_out, profile.image_size, runtime)
-            config = PretrainConfig(epochs=profile.epochs["long"], batch_size=profile.batch_size, seed=seed,
-                                    image_size=profile.image_size, augmentation={"exact": exact})  # fmt: skip
+        for name, runtime, exact in (
+            ("fast", pick(), False),
+            ("exact", pick(precision="float32"), True),
+        ):
+            probe = knn_probe(
+                store.images, store.labels, split.train, held_out, profile.image_size, runtime
+            )
+            config = PretrainConfig(
+                epochs=profile.epochs["long"],
+                batch_size=profile.batch_size,
+                seed=seed,
+                image_size=profile.image_size,
+                augmentation={"exact": exact},
+            )
             with tempfile.TemporaryDirectory() as out:
                 result = pretrain(images, config, out, runtime=runtime)
             loss = result.history["loss"].min()
-            rows.append({"way": name, "seed": seed, "knn": probe(result.encoder), "loss": loss, **record(runtime)})
+            rows.append(
+                {
+                    "way": name,
+                    "seed": seed,
+                    "knn": probe(result.encoder),
+                    "loss": loss,
+                    **record(runtime),
+                }
+            )
             print({key: rows[-1][key] for key in ("way", "seed", "knn", "loss")}, flush=True)
     table = pd.DataFrame(rows)
     print(table.groupby("way")["knn"].agg(["mean", "std"]))

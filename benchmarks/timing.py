@@ -11,11 +11,14 @@ import torch
 REPEATS = 3
 
 
-def by_turns(candidates: dict[str, Callable], device: torch.device, seconds: float = 1.0) -> dict[str, list[float]]:
-    """Seconds a call of each candidate, three times over: the median of as many calls as fit into `seconds`.
+def by_turns(
+    candidates: dict[str, Callable], device: torch.device, seconds: float = 1.0
+) -> dict[str, list[float]]:
+    """Seconds a call of each candidate, three times over: the median of as many calls as fit into
+    `seconds`.
 
-    One warm-up call each; then A B C, B C A, C A B …, so that a busy minute, or what one leaves in the caches, falls on
-    all alike.
+    One warm-up call each; then A B C, B C A, C A B …, so that a busy minute, or what one leaves in
+    the caches, falls on all alike.
     """
     for call in candidates.values():
         _clock(call, device)
@@ -41,22 +44,31 @@ def _clock(call: Callable, device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def rows(medians: dict[str, list[float]], ours: str, unit: str, of: Callable[[float], float]) -> list[dict]:
-    """One row a candidate: its number (`of` seconds), the spread over the repeats, and its time over that of `ours`."""
+def rows(
+    medians: dict[str, list[float]], ours: str, unit: str, of: Callable[[float], float]
+) -> list[dict]:
+    """One row a candidate: its number (`of` seconds), the spread over the repeats, and its time
+    over that of `ours`.
+    """
     best = statistics.median(medians[ours])
     return [
-        {"what": name, unit: of(statistics.median(some)), "spread": (max(some) - min(some)) / statistics.median(some),
-         f"{ours} is faster by": statistics.median(some) / best}
+        {
+            "what": name,
+            unit: of(statistics.median(some)),
+            "spread": (max(some) - min(some)) / statistics.median(some),
+            f"{ours} is faster by": statistics.median(some) / best,
+        }
         for name, some in medians.items()
-    ]  # fmt: skip
+    ]
 
 
 def markdown(result: dict) -> str:
     """Every table of a result file, with what it ran on above."""
     about = result["about"]
     head = (
-        f"{about['hardware']}, {about['threads']} threads, networks in {about['precision']}, torch {about['torch']}, "
-        f"Python {about['python']}. Under each table: commit, date and how long it took."
+        f"{about['hardware']}, {about['threads']} threads, networks in {about['precision']}, torch"
+        f" {about['torch']}, Python {about['python']}. Under each table: commit, date and how long"
+        " it took."
     )
     return "\n\n".join([head, *(_table(title, table) for title, table in result["tables"].items())])
 
@@ -64,11 +76,24 @@ def markdown(result: dict) -> str:
 def _table(title: str, table: dict) -> str:
     columns = list(dict.fromkeys(key for row in table["rows"] for key in row))
     lines = [
-        "| " + " | ".join(columns) + " |", "|---" + "|--:" * (len(columns) - 1) + "|",
-        *("| " + " | ".join(_cell(key, row.get(key)) for key in columns) + " |" for row in table["rows"]),
-    ]  # fmt: skip
+        "| " + " | ".join(columns) + " |",
+        "|---" + "|--:" * (len(columns) - 1) + "|",
+        *(
+            "| " + " | ".join(_cell(key, row.get(key)) for key in columns) + " |"
+            for row in table["rows"]
+        ),
+    ]
     foot = f"{table['commit']}, {table['date']}, {table['seconds']:.0f} s."
-    return "\n".join([f"### {title}", "", table["how"], "", *lines, *(f"\n{note}" for note in (*table["notes"], foot))])
+    return "\n".join(
+        [
+            f"### {title}",
+            "",
+            table["how"],
+            "",
+            *lines,
+            *(f"\n{note}" for note in (*table["notes"], foot)),
+        ]
+    )
 
 
 def _cell(column: str, value) -> str:
@@ -83,7 +108,9 @@ def _cell(column: str, value) -> str:
 
 
 def write(result: dict, path: Path, readme: Path | None) -> None:
-    """The result as JSON, over older tables of other names; and all into the README, between this file's markers."""
+    """The result as JSON, over older tables of other names; and all into the README, between this
+    file's markers.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         result = {**result, "tables": json.loads(path.read_text())["tables"] | result["tables"]}
@@ -93,6 +120,9 @@ def write(result: dict, path: Path, readme: Path | None) -> None:
     start, end = f"<!-- {path.stem} -->\n", f"<!-- end of {path.stem} -->\n"
     text = readme.read_text()
     if start not in text or end not in text:
-        raise SystemExit(f"error: {readme} has no lines {start.strip()!r} and {end.strip()!r} to put tables between")
+        raise SystemExit(
+            f"error: {readme} has no lines {start.strip()!r} and {end.strip()!r} to put tables"
+            " between"
+        )
     before, rest = text.split(start)
     readme.write_text(before + start + "\n" + markdown(result) + "\n\n" + end + rest.split(end)[1])

@@ -1,4 +1,6 @@
-"""Whole training steps: how near `pretrain` comes to the network alone, and what each change brings."""
+"""Whole training steps: how near `pretrain` comes to the network alone, and what each change
+brings.
+"""
 
 import contextlib
 import tempfile
@@ -16,10 +18,12 @@ from src.augmentations import SimCLRAugmentation
 from src.encoders import projection_head
 from src.losses import nt_xent
 from src.pretrain import PretrainConfig, pretrain, untrained
-from src.runtime import Runtime, generator
+from src.runs.runtime import Runtime, generator
 
 
-def network(config: PretrainConfig, device: torch.device, layout: torch.memory_format) -> nn.Sequential:
+def network(
+    config: PretrainConfig, device: torch.device, layout: torch.memory_format
+) -> nn.Sequential:
     encoder = untrained(config)
     return nn.Sequential(encoder, projection_head(encoder.feature_dim, config.projection)).to(
         device, memory_format=layout
@@ -27,7 +31,9 @@ def network(config: PretrainConfig, device: torch.device, layout: torch.memory_f
 
 
 def ceiling(config: PretrainConfig, runtime: Runtime) -> Callable[[], None]:
-    """The same forward, loss, backward and optimiser step on one batch that is there already: no data, no views."""
+    """The same forward, loss, backward and optimiser step on one batch that is there already: no
+    data, no views.
+    """
     model = network(config, runtime.device, torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, **fused(runtime.device))
     shape = (2 * config.batch_size, 3, config.image_size, config.image_size)
@@ -50,12 +56,18 @@ def fused(device: torch.device) -> dict[str, bool]:
 
 
 def pretrain_rate(images: np.ndarray, config: PretrainConfig, runtime: Runtime) -> float:
-    """Images a second of the last epoch of `pretrain` itself, by its own history: the one place that calls it."""
+    """Images a second of the last epoch of `pretrain` itself, by its own history: the one place
+    that calls it.
+    """
     with tempfile.TemporaryDirectory() as out:
-        return float(pretrain(images, config, out, runtime=runtime).history["images_per_s"].iloc[-1])
+        return float(
+            pretrain(images, config, out, runtime=runtime).history["images_per_s"].iloc[-1]
+        )
 
 
-def end_to_end(images: np.ndarray, encoder: str, batch_size: int, runtime: Runtime, seconds: float) -> list[dict]:
+def end_to_end(
+    images: np.ndarray, encoder: str, batch_size: int, runtime: Runtime, seconds: float
+) -> list[dict]:
     """`pretrain` and the ceiling by turns; views a second."""
     config = PretrainConfig(encoder=encoder, epochs=2, batch_size=batch_size)
     step, ours, network_alone = ceiling(config, runtime), [], []
@@ -66,17 +78,36 @@ def end_to_end(images: np.ndarray, encoder: str, batch_size: int, runtime: Runti
     rates = [2 * batch_size / value for value in network_alone]
     best, mine = float(np.median(rates)), float(np.median(ours))
     return [
-        {"what": f"{encoder}, batch {batch_size}", "network alone, views/s": best, "pretrain, views/s": mine,
-         "share of the ceiling": mine / best, "spread": float(np.ptp(ours) / mine)},
-    ]  # fmt: skip
+        {
+            "what": f"{encoder}, batch {batch_size}",
+            "network alone, views/s": best,
+            "pretrain, views/s": mine,
+            "share of the ceiling": mine / best,
+            "spread": float(np.ptp(ours) / mine),
+        }
+    ]
 
 
 # --- the published pipeline, one change a row ---
 
-PUBLISHED = {"views": "workers", "loss": study_loss, "passes": 2, "layout": torch.contiguous_format,
-             "precision": "float32", "item": True, "fused": False, "compile": None}  # fmt: skip
+PUBLISHED = {
+    "views": "workers",
+    "loss": study_loss,
+    "passes": 2,
+    "layout": torch.contiguous_format,
+    "precision": "float32",
+    "item": True,
+    "fused": False,
+    "compile": None,
+}
 CHANGES = [
-    ("published: PIL in DataLoader workers, loss by rows, two passes, float32, .item() each step", {}),
+    (
+        (
+            "published: PIL in DataLoader workers, loss by rows, two passes, float32, .item() each"
+            " step"
+        ),
+        {},
+    ),
     ("views of the whole batch on the device", {"views": "batch"}),
     ("loss as one matrix product", {"loss": nt_xent}),
     ("both views in one forward pass", {"passes": 1}),
@@ -91,9 +122,15 @@ ON_A_GPU = [
 ]
 
 
-def waterfall_steps(images: np.ndarray, batch_size: int, runtime: Runtime, workers: int) -> dict[str, Callable]:
+def waterfall_steps(
+    images: np.ndarray, batch_size: int, runtime: Runtime, workers: int
+) -> dict[str, Callable]:
     """Row → a training step of the Custom CNN with the changes down to this row."""
-    changes, how, steps = [*CHANGES, *(ON_A_GPU if runtime.device.type == "cuda" else [])], dict(PUBLISHED), {}
+    changes, how, steps = (
+        [*CHANGES, *(ON_A_GPU if runtime.device.type == "cuda" else [])],
+        dict(PUBLISHED),
+        {},
+    )
     for name, change in changes:
         how |= change
         steps[name] = training_step(images, batch_size, runtime, workers, **how)
@@ -101,22 +138,42 @@ def waterfall_steps(images: np.ndarray, batch_size: int, runtime: Runtime, worke
 
 
 def training_step(
-    images, batch_size, runtime, workers, *, views, loss, passes, layout, precision, item, fused, compile
+    images,
+    batch_size,
+    runtime,
+    workers,
+    *,
+    views,
+    loss,
+    passes,
+    layout,
+    precision,
+    item,
+    fused,
+    compile,
 ) -> Callable:
-    """One step of the Custom CNN, each call on the next batch; the keywords are those of `PUBLISHED`."""
+    """One step of the Custom CNN, each call on the next batch; the keywords are those of
+    `PUBLISHED`.
+    """
     config = PretrainConfig(batch_size=batch_size)
     model = network(config, runtime.device, layout).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused)
     forward = torch.compile(model, mode=compile) if compile else model
-    pairs = loaded(images, batch_size, workers, runtime) if views == "workers" else batched(
-        images, batch_size, runtime, layout, compile is not None
-    )  # fmt: skip
+    pairs = (
+        loaded(images, batch_size, workers, runtime)
+        if views == "workers"
+        else batched(images, batch_size, runtime, layout, compile is not None)
+    )
     autocast = runtime.autocast if precision == "runtime" else contextlib.nullcontext
 
     def step() -> float | None:
         pair = next(pairs)
         with autocast():
-            z = forward(torch.cat(pair)).chunk(2) if passes == 1 else [forward(view) for view in pair]
+            z = (
+                forward(torch.cat(pair)).chunk(2)
+                if passes == 1
+                else [forward(view) for view in pair]
+            )
         value = loss(*z, config.temperature)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -128,13 +185,25 @@ def training_step(
 
 def loaded(images: np.ndarray, batch_size: int, workers: int, runtime: Runtime):
     """Endless pairs of views from PIL in worker processes, as a DataLoader gives them."""
-    loader = DataLoader(PilPairs(images), batch_size, shuffle=True, drop_last=True, num_workers=workers,
-                        persistent_workers=workers > 0)  # fmt: skip
+    loader = DataLoader(
+        PilPairs(images),
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
     for pair in (pair for _ in cycle([0]) for pair in loader):
         yield [view.to(runtime.device) for view in pair]
 
 
-def batched(images: np.ndarray, batch_size: int, runtime: Runtime, layout: torch.memory_format, compile: bool):
+def batched(
+    images: np.ndarray,
+    batch_size: int,
+    runtime: Runtime,
+    layout: torch.memory_format,
+    compile: bool,
+):
     """Endless pairs of views of whole batches, made on the device, of images that lie there."""
     augment, rng = SimCLRAugmentation(compile=compile), generator(0)
     there = torch.as_tensor(images).to(runtime.device)

@@ -12,24 +12,17 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.preprocessing import normalize as unit_length
-from torch import Tensor, nn
+from torch import nn
 
-from src.augmentations import normalize
-from src.resampling import resize, to_unit
-from src.runtime import Runtime
-
-
-def prepare(images: np.ndarray | Tensor, size: int, device: torch.device) -> Tensor:
-    """The one transform of evaluation, ID and OOD alike: (N, H, W, C) integers → (N, C, size, size) normalised."""
-    cuda = torch.device(device).type == "cuda"
-    batch = torch.as_tensor(images).to(device, non_blocking=cuda).permute(0, 3, 1, 2)
-    with torch.autocast(batch.device.type, enabled=False):  # resizing is a matrix product: keep it in float32
-        return normalize(resize(to_unit(batch), size)).contiguous(memory_format=torch.channels_last)
+from src.augmentations.evaluation_transform import prepare
+from src.runs.runtime import Runtime
 
 
 @contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Give every module its train or eval mode back afterwards: frozen stages differ from open ones."""
+def preserve_mode(model: nn.Module) -> Iterator[None]:
+    """Give every module its train or eval mode back afterwards: frozen stages differ from open
+    ones.
+    """
     modes = {module: module.training for module in model.modules()}
     try:
         yield
@@ -39,7 +32,9 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def embed(module: nn.Module, images: np.ndarray, size: int, runtime: Runtime, batch_size: int = 256) -> np.ndarray:
+def embed(
+    module: nn.Module, images: np.ndarray, size: int, runtime: Runtime, batch_size: int = 256
+) -> np.ndarray:
     """Run an encoder (or classifier) in eval mode over (N, H, W, C) images.
 
     Returns:
@@ -51,7 +46,7 @@ def embed(module: nn.Module, images: np.ndarray, size: int, runtime: Runtime, ba
     if len(images) == 0:
         raise ValueError("no images to run the network on")
     outputs = []
-    with modes_kept(module), runtime.autocast():
+    with preserve_mode(module), runtime.autocast():
         module.eval()
         for start in range(0, len(images), batch_size):
             batch = prepare(images[start : start + batch_size], size, runtime.device)
@@ -59,35 +54,50 @@ def embed(module: nn.Module, images: np.ndarray, size: int, runtime: Runtime, ba
     return torch.cat(outputs).numpy()
 
 
-def knn_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray,
-                 k: int = 20) -> float:  # fmt: skip
+def knn_accuracy(
+    train: np.ndarray,
+    train_labels: np.ndarray,
+    test: np.ndarray,
+    test_labels: np.ndarray,
+    k: int = 20,
+) -> float:
     """Accuracy in [0, 1] of the majority among the k nearest training features by cosine."""
     knn = KNeighborsClassifier(min(k, len(train)), metric="cosine").fit(train, train_labels)
     return float(knn.score(test, test_labels))
 
 
-def linear_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-    """Accuracy in [0, 1] of logistic regression on standardised features (the linear evaluation of SimCLR §4)."""
+def linear_accuracy(
+    train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
+) -> float:
+    """Accuracy in [0, 1] of logistic regression on standardised features (the linear evaluation of
+    SimCLR §4).
+    """
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     return float(probe.fit(train, train_labels).score(test, test_labels))
 
 
 def centroid_distances(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(C, C) cosine distances, in [0, 2], between the class means of (N, D) features scaled to unit length."""
+    """(C, C) cosine distances, in [0, 2], between the class means of (N, D) features scaled to unit
+    length.
+    """
     unit = unit_length(features)
-    return cosine_distances(np.stack([unit[labels == label].mean(0) for label in np.unique(labels)]))
+    return cosine_distances(
+        np.stack([unit[labels == label].mean(0) for label in np.unique(labels)])
+    )
 
 
 def separation(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """How far apart the classes lie, measured on the embeddings and not on a picture of them.
 
     Args:
-        features: (N, D) of held-out images, scaled to unit length here: only directions count, as in NT-Xent.
+        features: (N, D) of held-out images, scaled to unit length here: only directions count, as
+            in NT-Xent.
         labels: (N,) class numbers.
 
     Returns:
-        `silhouette` (cosine; −1 to 1, higher is better; Rousseeuw 1987), `davies_bouldin` (from 0, lower is better;
-        Davies & Bouldin 1979), `centroid_distance` (mean cosine distance between two class means, 0 to 2).
+        `silhouette` (cosine; −1 to 1, higher is better; Rousseeuw 1987), `davies_bouldin` (from 0,
+        lower is better; Davies & Bouldin 1979), `centroid_distance` (mean cosine distance between
+        two class means, 0 to 2).
 
     Raises:
         ValueError: fewer than two classes, or as many as images.
@@ -102,16 +112,23 @@ def separation(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def knn_probe(
-    images: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray, size: int, runtime: Runtime,
+    images: np.ndarray,
+    labels: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    size: int,
+    runtime: Runtime,
     limit: int = 5000,
-) -> Callable[[nn.Module], float]:  # fmt: skip
+) -> Callable[[nn.Module], float]:
     """A function encoder → kNN accuracy, for `pretrain` to call every few epochs.
 
     Args:
         images, labels: a labelled store's arrays.
-        train, test: row numbers of the reference images and of the ones to classify (never the test split).
+        train, test: row numbers of the reference images and of the ones to classify (never the test
+            split).
         size: of the views, pixels.
-        limit: at most so many reference images, evenly spread over `train`, and a fifth as many to classify.
+        limit: at most so many reference images, evenly spread over `train`, and a fifth as many to
+            classify.
     """
     train, test = _spread(train, limit), _spread(test, limit // 5)
     reference, query = images[train], images[test]

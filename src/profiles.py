@@ -1,4 +1,6 @@
-"""Where a notebook finds its data and how big it runs: `paper` (the study's numbers) and `demo` (made data, a CPU)."""
+"""Where a notebook finds its data and how big it runs: `paper` (the study's numbers) and `demo`
+(made data, a CPU).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +9,15 @@ import numpy as np
 
 from src.data.bigearthnet import EUROSAT_STRETCH, bigearthnet_store
 from src.data.demo import make_demo
-from src.data.eurosat import ALLBANDS, Split, eurosat_allbands_store, eurosat_store, stratified_split
+from src.data.images import (
+    ALLBANDS,
+    STUDY_CLASSES,
+    eurosat_allbands_store,
+    eurosat_store,
+    ucmerced_store,
+)
+from src.data.splits import Split, stratified_split
 from src.data.store import PatchStore
-from src.data.ucmerced import STUDY_CLASSES, ucmerced_store
 from src.encoders import ENCODERS
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout: notebooks may be run from any folder
@@ -17,7 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]  # of the checkout: notebooks may be 
 
 @dataclass(frozen=True)
 class Profile:
-    """Folders and sizes. The layout under `data` is the same for made and for real data (see SETUP.md)."""
+    """Folders and sizes. The layout under `data` is the same for made and for real data (see
+    SETUP.md).
+    """
 
     data: Path
     models: Path  # of this encoder: the checkpoints' names don't tell encoders apart
@@ -34,7 +44,8 @@ class Profile:
     probe_every: int  # epochs
 
     def bigearthnet(self, stretch: float = EUROSAT_STRETCH, bands: str = "rgb") -> PatchStore:
-        """The unlabelled patches of the official training split, of v1's folders or of its archive as downloaded.
+        """The unlabelled patches of the official training split, of v1's folders or of its archive
+        as downloaded.
 
         Args:
             bands: "rgb" (uint8) or "all" (twelve, uint16).
@@ -42,15 +53,23 @@ class Profile:
         Raises:
             DataError: they aren't there.
         """
-        store = self.data / "stores" / f"bigearthnet_train_{bands}{f'_{stretch:g}' if bands == 'rgb' else ''}"
+        store = (
+            self.data
+            / "stores"
+            / f"bigearthnet_train_{bands}{f'_{stretch:g}' if bands == 'rgb' else ''}"
+        )
         archive = self.data / "BigEarthNet-S2-v1.0.tar.gz"
         root = archive if archive.exists() else self.data / "BigEarthNet-v1.0"
         return bigearthnet_store(root, store, self.data / "splits/train.csv", stretch, bands=bands)
 
     def eurosat(self, seed: int = 0, bands: str = "rgb") -> tuple[PatchStore, Split]:
-        """EuroSAT in RGB or in twelve bands, and its 80/10/10 split. Raises DataError if it isn't there."""
+        """EuroSAT in RGB or in twelve bands, and its 80/10/10 split. Raises DataError if it isn't
+        there.
+        """
         if bands == "all":
-            store = eurosat_allbands_store(self.data / "eurosat" / ALLBANDS, self.data / "stores/eurosat_all")
+            store = eurosat_allbands_store(
+                self.data / "eurosat" / ALLBANDS, self.data / "stores/eurosat_all"
+            )
         else:
             store = eurosat_store(self.data / "eurosat/2750", self.data / "stores/eurosat")
         return store, stratified_split(store, seed)
@@ -63,34 +82,44 @@ class Profile:
     def unlabelled(
         self, source: str, stretch: float = EUROSAT_STRETCH, seed: int = 0, bands: str = "rgb"
     ) -> tuple[np.ndarray, dict]:
-        """Images to pretrain on, (N, H, W, 3) uint8, or with bands="all" (N, H, W, 12) uint16, and what they are.
+        """Images to pretrain on, (N, H, W, 3) uint8, or with bands="all" (N, H, W, 12) uint16, and
+        what they are.
 
         Args:
-            source: "bigearthnet", or "eurosat-train": EuroSAT's training images with their labels unused, which
-                is in-domain pretraining and a different claim.
+            source: "bigearthnet", or "eurosat-train": EuroSAT's training images with their labels
+                unused, which is in-domain pretraining and a different claim.
         """
         if source == "bigearthnet":
             store = self.bigearthnet(stretch, bands)
             return store.images, store.about
         if source == "eurosat-train":
             store, split = self.eurosat(seed, bands)
-            return store.images[split.train], {**store.about, "subset": f"training split, seed {seed}, labels unused"}
+            return store.images[split.train], {
+                **store.about,
+                "subset": f"training split, seed {seed}, labels unused",
+            }
         raise ValueError(f"pretrain on 'bigearthnet' or 'eurosat-train', not {source!r}")
 
 
-# the demo's epochs: (long, short) pretraining, and the phases of fine-tuning; the two large networks get fewer
+# the demo's epochs: (long, short) pretraining, and the phases of fine-tuning; the two large
+# networks get fewer
 _DEMO_EPOCHS = {
-    "custom_cnn": ((24, 8), (2, 2, 8)), "resnet50": ((4, 2), (1, 1, 3)), "vit_b_16": ((3, 1), (1, 1, 2)),
-}  # fmt: skip
+    "custom_cnn": ((24, 8), (2, 2, 8)),
+    "resnet50": ((4, 2), (1, 1, 3)),
+    "vit_b_16": ((3, 1), (1, 1, 2)),
+}
 
 
-def open_profile(name: str, workspace: str | Path | None = None, encoder: str = "custom_cnn") -> Profile:
+def open_profile(
+    name: str, workspace: str | Path | None = None, encoder: str = "custom_cnn"
+) -> Profile:
     """The profile of this name; `demo` makes its data on first use (seconds, no download).
 
     Args:
-        workspace: folder that holds (or gets) `data/`, `models/` and `umap_visualizations/`; None: the checkout.
-        encoder: one of `src.encoders.ENCODERS`. The Custom CNN's checkpoints lie in `models/` itself, under the
-            study's names; those of the others in a folder of their own.
+        workspace: folder that holds (or gets) `data/`, `models/` and `umap_visualizations/`; None:
+            the checkout.
+        encoder: one of `src.encoders.ENCODERS`. The Custom CNN's checkpoints lie in `models/`
+            itself, under the study's names; those of the others in a folder of their own.
     """
     if encoder not in ENCODERS:
         raise ValueError(f"ENCODER must be one of {', '.join(ENCODERS)}, not {encoder!r}")
@@ -98,18 +127,35 @@ def open_profile(name: str, workspace: str | Path | None = None, encoder: str = 
     own = "" if encoder == "custom_cnn" else encoder
     if name == "paper":
         return Profile(
-            data=root / "data", models=root / "models" / own, records=root / "models/records",
-            runs=root / "runs", figures=root / "umap_visualizations", scene=root / "data/scenes/real_cell",
-            epochs={"long": 300, "short": 50}, batch_size=64, image_size=64, phases=(10, 10, 80), lr_finetune=1e-4,
-            mc_samples=50, probe_every=5,
-        )  # fmt: skip
+            data=root / "data",
+            models=root / "models" / own,
+            records=root / "models/records",
+            runs=root / "runs",
+            figures=root / "umap_visualizations",
+            scene=root / "data/scenes/real_cell",
+            epochs={"long": 300, "short": 50},
+            batch_size=64,
+            image_size=64,
+            phases=(10, 10, 80),
+            lr_finetune=1e-4,
+            mc_samples=50,
+            probe_every=5,
+        )
     if name == "demo":
         (long, short), phases = _DEMO_EPOCHS[encoder]
         return Profile(
-            data=make_demo(root / "data/demo"), models=root / "models/demo" / own,
-            records=root / "models/demo/records", runs=root / "runs/demo", figures=root / "umap_visualizations/demo",
+            data=make_demo(root / "data/demo"),
+            models=root / "models/demo" / own,
+            records=root / "models/demo/records",
+            runs=root / "runs/demo",
+            figures=root / "umap_visualizations/demo",
             scene=root / "data/demo/scenes/made_scene",
-            epochs={"long": long, "short": short}, batch_size=32, image_size=32, phases=phases, lr_finetune=3e-4,
-            mc_samples=20, probe_every=4,
-        )  # fmt: skip
+            epochs={"long": long, "short": short},
+            batch_size=32,
+            image_size=32,
+            phases=phases,
+            lr_finetune=3e-4,
+            mc_samples=20,
+            probe_every=4,
+        )
     raise ValueError(f"PROFILE must be 'paper' or 'demo', not {name!r}")

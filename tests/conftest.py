@@ -1,4 +1,6 @@
-"""Small real files in the layouts of the three data sets, and the modules of the command line run for real."""
+"""Small real files in the layouts of the three data sets, and the modules of the command line run
+for real.
+"""
 
 import importlib.util
 import os
@@ -14,8 +16,7 @@ import torch
 from PIL import Image
 from rasterio import Affine
 
-from src.data.eurosat import CLASSES
-from src.data.ucmerced import STUDY_CLASSES
+from src.data.images import CLASSES, STUDY_CLASSES
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -24,10 +25,19 @@ torch.set_num_threads(1)  # networks are small: more threads would mostly wait f
 
 def _write_band(path, band, **profile):
     with rasterio.open(
-        path, "w", driver="GTiff", height=band.shape[-2], width=band.shape[-1], dtype=band.dtype,
-        **{"crs": "EPSG:32633", "transform": Affine(10, 0, 600000, 0, -10, 5000000),
-           "count": 1 if band.ndim == 2 else len(band), **profile},
-    ) as file:  # fmt: skip
+        path,
+        "w",
+        driver="GTiff",
+        height=band.shape[-2],
+        width=band.shape[-1],
+        dtype=band.dtype,
+        **{
+            "crs": "EPSG:32633",
+            "transform": Affine(10, 0, 600000, 0, -10, 5000000),
+            "count": 1 if band.ndim == 2 else len(band),
+            **profile,
+        },
+    ) as file:
         file.write(band if band.ndim == 3 else band[None])
 
 
@@ -39,7 +49,9 @@ def write_band():
 
 @pytest.fixture(scope="session")
 def write_patch():
-    """(root, name, B04=array, …) → the folder of one BigEarthNet patch; bands not given hold random numbers."""
+    """(root, name, B04=array, …) → the folder of one BigEarthNet patch; bands not given hold random
+    numbers.
+    """
 
     def write(root, name, **bands):
         folder = root / name
@@ -57,10 +69,16 @@ def write_patch():
 
 @pytest.fixture(scope="session")
 def real_archive():
-    """The six real BigEarthNet patches that come with the package bigearthnet-common, as a .tar.bz2."""
-    package = importlib.util.find_spec("bigearthnet_common")  # never imported: it makes folders in the user's home
+    """The six real BigEarthNet patches that come with the package bigearthnet-common, as a
+    .tar.bz2.
+    """
+    package = importlib.util.find_spec(
+        "bigearthnet_common"
+    )  # never imported: it makes folders in the user's home
     if package is None:
-        pytest.skip("no real patches: bigearthnet-common is not installed (pip install -e '.[dev]')")
+        pytest.skip(
+            "no real patches: bigearthnet-common is not installed (pip install -e '.[dev]')"
+        )
     return Path(package.origin).with_name("BigEarthNet-S2-Example.tar.bz2")
 
 
@@ -75,24 +93,32 @@ def real_patches(real_archive, tmp_path_factory):
 
 @pytest.fixture
 def eurosat(tmp_path):
-    """`2750/<Class>/<Class>_<n>.jpg` for n = 1, 2 and 10 of all ten classes, every image of another colour."""
+    """`2750/<Class>/<Class>_<n>.jpg` for n = 1, 2 and 10 of all ten classes, every image of another
+    colour.
+    """
     root = tmp_path / "EuroSAT" / "2750"
     for label, name in enumerate(CLASSES):
         (root / name).mkdir(parents=True)
         for n in (10, 2, 1):
-            Image.new("RGB", (16, 16), (25 * label, 20 * n, 100)).save(root / name / f"{name}_{n}.jpg", quality=95)
+            Image.new("RGB", (16, 16), (25 * label, 20 * n, 100)).save(
+                root / name / f"{name}_{n}.jpg", quality=95
+            )
     return root
 
 
 @pytest.fixture
 def ucmerced(tmp_path):
-    """`Images/<class>/<class>NN.tif` for the three study classes: 256×256 of noise, and a 249×251 colour ramp."""
+    """`Images/<class>/<class>NN.tif` for the three study classes: 256×256 of noise, and a 249×251
+    colour ramp.
+    """
     root = tmp_path / "UCMerced_LandUse" / "Images"
     rng = np.random.default_rng(0)
     for name in STUDY_CLASSES:
         (root / name).mkdir(parents=True)
         noise = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
-        ramp = np.stack(np.broadcast_arrays(np.arange(249)[:, None], np.arange(251), 99), -1).astype(np.uint8)
+        ramp = np.stack(
+            np.broadcast_arrays(np.arange(249)[:, None], np.arange(251), 99), -1
+        ).astype(np.uint8)
         for n, image in enumerate([noise, ramp]):
             Image.fromarray(image).save(root / name / f"{name}{n:02}.tif")
     return root
@@ -100,7 +126,9 @@ def ucmerced(tmp_path):
 
 @pytest.fixture(scope="session")
 def command():
-    """(module, *arguments) → what to hand to subprocess to run it as a user does, on as many threads as here."""
+    """(module, *arguments) → what to hand to subprocess to run it as a user does, on as many
+    threads as here.
+    """
 
     def build(module, *arguments):
         return {
@@ -115,12 +143,16 @@ def command():
 @pytest.fixture(scope="session")
 def run_module(command):
     """(module, *arguments) → the finished process, with its exit code and both outputs."""
-    return lambda *what: subprocess.run(**command(*what), capture_output=True, text=True, timeout=120, check=False)
+    return lambda *what: subprocess.run(
+        **command(*what), capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.fixture(scope="session")
 def one_error_line():
-    """(finished process) → its error line, having made sure that it failed, said why in one line and no traceback."""
+    """(finished process) → its error line, having made sure that it failed, said why in one line
+    and no traceback.
+    """
 
     def check(process):
         assert process.returncode == 1

@@ -1,4 +1,6 @@
-"""Builds that tests start in other processes and kill; apart from the tests, so that a process starts in no time."""
+"""Builds that tests start in other processes and kill; apart from the tests, so that a process
+starts in no time.
+"""
 
 import multiprocessing
 import os
@@ -6,11 +8,12 @@ import signal
 import sys
 import time
 
-from src.audit.plan import SIZES, Size
+from audit.plan import SIZES, Size
 from src.data import ingest
 from src.data.bigearthnet import bigearthnet_store
 
-# A forked child of pytest itself could wait for ever for a lock that some thread of pytest's held at that moment.
+# A forked child of pytest itself could wait for ever for a lock that some thread of pytest's held
+# at that moment.
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["pytest", "killable", "src.data.bigearthnet"])
 
@@ -50,28 +53,42 @@ def build_and_die(root, path, write):
 
 def map_slowly(path, checkpoint, out):
     """A map in strips of one row of tiles, ten milliseconds each."""
-    from src import tiles
-    from src.calibration import Calibration, calibration_path
-    from src.map import map_scene
-    from src.runtime import pick
+    from src.map import tiles
+    from src.map.scene_map import map_scene
+    from src.map.thresholds import Thresholds, thresholds_path
+    from src.runs.runtime import pick
 
     score_strip = tiles._score_strip
     tiles._score_strip = lambda *args: (time.sleep(0.01), score_strip(*args))[1]
     tiles.STRIP_TILES = 1
-    known = Calibration.load(calibration_path(checkpoint), checkpoint)
+    known = Thresholds.load(thresholds_path(checkpoint), checkpoint)
     map_scene(path, checkpoint, out, known, stride=16, runtime=pick("cpu", "float32"))
 
 
-TINY = Size(per_class=8, held_out=2, short=2, long=2, epochs=3, max_epochs=4, labels=(4,), image_size=8, mc_samples=2,
-            tuned="bc", temperatures=(0.5,), rates=(1e-4, 1e-3), noise=(50,), batch_size=16)  # fmt: skip
+TINY = Size(
+    per_class=8,
+    held_out=2,
+    short=2,
+    long=2,
+    epochs=3,
+    max_epochs=4,
+    labels=(4,),
+    image_size=8,
+    mc_samples=2,
+    tuned="bc",
+    temperatures=(0.5,),
+    rates=(1e-4, 1e-3),
+    noise=(50,),
+    batch_size=16,
+)
 
 
 def audit(*arguments):
     """The audit's command line at a tiny size, on one thread."""
     import torch
 
-    from src.audit import __main__ as command
+    from audit import __main__ as command
 
     torch.set_num_threads(1)
-    SIZES["tiny"], sys.argv = TINY, ["src.audit", "--size", "tiny", *map(str, arguments)]
+    SIZES["tiny"], sys.argv = TINY, ["audit", "--size", "tiny", *map(str, arguments)]
     command.main()

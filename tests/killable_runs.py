@@ -1,4 +1,6 @@
-"""Trainings that tests start in other processes and kill; apart from the tests, so that a process starts in no time."""
+"""Trainings that tests start in other processes and kill; apart from the tests, so that a process
+starts in no time.
+"""
 
 import multiprocessing
 import os
@@ -7,18 +9,21 @@ import time
 from pathlib import Path
 
 import numpy as np
+import src.loop
 import torch
 
-import src.loop
 from src import checkpoints
-from src.data.eurosat import Split
+from src.data.splits import Split
 from src.finetune import FinetuneConfig, finetune
 from src.pretrain import PretrainConfig, pretrain
-from src.runtime import pick
+from src.runs.runtime import pick
 
-# A forked child of pytest itself could wait for ever for a lock that some thread of pytest's held at that moment.
+# A forked child of pytest itself could wait for ever for a lock that some thread of pytest's held
+# at that moment.
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["pytest", "src.pretrain", "src.finetune"])  # not this file: tests/ is not on its path
+context.set_forkserver_preload(
+    ["pytest", "src.pretrain", "src.finetune"]
+)  # not this file: tests/ is not on its path
 
 LARGE = bool(os.environ.get("SOAK"))  # make soak: minutes, and the study's size of network input
 SIZE, IMAGES, BATCH, EPOCHS = (64, 240, 32, 12) if LARGE else (16, 60, 4, 8)
@@ -30,9 +35,19 @@ THIRDS = np.split(np.arange(IMAGES), [IMAGES * 2 // 3, IMAGES * 5 // 6])
 
 def train_simclr(out: Path, pause: float = 0.0, **saving) -> None:
     torch.set_num_threads(1)
-    config = PretrainConfig(epochs=EPOCHS, batch_size=BATCH, image_size=SIZE, projection=(32, 16), seed=3)
+    config = PretrainConfig(
+        epochs=EPOCHS, batch_size=BATCH, image_size=SIZE, projection=(32, 16), seed=3
+    )
     slowed(pause)
-    pretrain(DATA, config, out, runtime=pick("cpu", "float32"), probe=accuracy_of_nothing, probe_every=3, **saving)
+    pretrain(
+        DATA,
+        config,
+        out,
+        runtime=pick("cpu", "float32"),
+        probe=accuracy_of_nothing,
+        probe_every=3,
+        **saving,
+    )
 
 
 def train_classifier(out: Path, pause: float = 0.0, **saving) -> None:

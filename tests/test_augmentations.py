@@ -1,6 +1,7 @@
 """Every operation against torchvision, one image at a time, and what the batched pipeline promises.
 
-Inputs are float unless a test says otherwise: on uint8 torchvision rounds after every operation, we never do.
+Inputs are float unless a test says otherwise: on uint8 torchvision rounds after every operation, we
+never do.
 """
 
 import itertools
@@ -17,16 +18,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import RandomResizedCrop
 
 from src import augmentations as A
-from src import colours, resampling
-from src.augmentations import SimCLRAugmentation
-from src.data.patch import ALL_BANDS, read_patch
+from src.augmentations import SimCLRAugmentation, colours, resampling
+from src.data.bands import ALL_BANDS
+from src.data.bigearthnet.patch import read_patch
 
 torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
 
-TIGHT = {"rtol": 0, "atol": 1e-5}  # float32 rounding over a few dozen terms; one grey level of 255 is 4e-3
+TIGHT = {
+    "rtol": 0,
+    "atol": 1e-5,
+}  # float32 rounding over a few dozen terms; one grey level of 255 is 4e-3
 UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # a view before normalisation
 OFF = {"hflip": 0.0, "jitter_p": 0.0, "gray_p": 0.0, "blur_sigma": None, **UNIT}
-WHOLE = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), **OFF}  # the view is the image until something is switched on
+WHOLE = {
+    "scale": (1.0, 1.0),
+    "ratio": (1.0, 1.0),
+    **OFF,
+}  # the view is the image until something is switched on
 EVERYTHING = {"vflip": 0.5, "rotate": True, "solarize_p": 0.5, "noise_p": 0.5, "cutout_p": 0.5}
 
 
@@ -35,11 +43,15 @@ def rng(seed=0):
 
 
 def photos(n=4, height=32, width=32, channels=3, seed=0):
-    """Noise over a ramp, with pure black, white, grey and primary pixels: the corners of every colour operation."""
+    """Noise over a ramp, with pure black, white, grey and primary pixels: the corners of every
+    colour operation.
+    """
     x = torch.rand(n, channels, height, width, generator=rng(seed))
     x[:, :, :4] *= torch.linspace(0, 1, width)
     if channels == 3:
-        corners = torch.tensor([*itertools.product((0.0, 1.0), repeat=3), (0.5, 0.5, 0.5), (0.7, 0.7, 0.2)])
+        corners = torch.tensor(
+            [*itertools.product((0.0, 1.0), repeat=3), (0.5, 0.5, 0.5), (0.7, 0.7, 0.2)]
+        )
         x[:, :, 5, : len(corners)] = corners.T[:, :width]
     return x
 
@@ -79,7 +91,10 @@ def test_resized_crop_equals_torchvision(shape, box, size, flip):
 def test_resized_crop_gives_each_image_its_own_box_and_flips():
     x = photos(4, 40, 50)
     boxes = whole([0, 3, 10, 20], [1, 0, 25, 9], [40, 10, 30, 15], [49, 12, 25, 41])
-    hflip, vflip = torch.tensor([False, True, False, True]), torch.tensor([False, False, True, True])
+    hflip, vflip = (
+        torch.tensor([False, True, False, True]),
+        torch.tensor([False, False, True, True]),
+    )
 
     def reference(image, top, left, height, width, h, v):
         crop = TF.resized_crop(image[None], top, left, height, width, [24, 24], antialias=True)[0]
@@ -87,12 +102,16 @@ def test_resized_crop_gives_each_image_its_own_box_and_flips():
         return TF.vflip(crop) if v else crop
 
     expected = each(reference, x, *boxes, hflip, vflip)
-    torch.testing.assert_close(resampling.resized_crop(x, *boxes, 24, hflip=hflip, vflip=vflip), expected, **TIGHT)
+    torch.testing.assert_close(
+        resampling.resized_crop(x, *boxes, 24, hflip=hflip, vflip=vflip), expected, **TIGHT
+    )
 
 
 def test_resize_equals_torchvision_antialiased():
     x = photos(2, 256, 256)
-    torch.testing.assert_close(resampling.resize(x, 64), TF.resize(x, [64, 64], antialias=True), **TIGHT)
+    torch.testing.assert_close(
+        resampling.resize(x, 64), TF.resize(x, [64, 64], antialias=True), **TIGHT
+    )
     # and not the aliased one, which is what plain interpolation would give
     assert (resampling.resize(x, 64) - TF.resize(x, [64, 64], antialias=False)).abs().max() > 0.1
 
@@ -106,7 +125,10 @@ def test_resize_to_its_own_size_is_the_image_itself():
 
 def test_rot90_equals_torch_rot90():
     x, turns = photos(4), torch.arange(4)
-    assert torch.equal(resampling.rot90(x, turns), each(lambda image, k: torch.rot90(image, int(k), (1, 2)), x, turns))
+    assert torch.equal(
+        resampling.rot90(x, turns),
+        each(lambda image, k: torch.rot90(image, int(k), (1, 2)), x, turns),
+    )
 
 
 def test_grayscale_equals_torchvision():
@@ -118,7 +140,9 @@ def test_hue_equals_torchvision():
     shifts = [-0.5, -0.1, -0.01, 0.0, 0.1, 0.25, 0.5]
     x = photos(len(shifts))
     # torchvision takes hue through floor(6h) and a table: other arithmetic, same number
-    torch.testing.assert_close(colours.adjust_hue(x, torch.tensor(shifts)), each(TF.adjust_hue, x, shifts), **TIGHT)
+    torch.testing.assert_close(
+        colours.adjust_hue(x, torch.tensor(shifts)), each(TF.adjust_hue, x, shifts), **TIGHT
+    )
 
 
 def test_hue_leaves_grey_pixels_grey():
@@ -142,7 +166,9 @@ def test_color_jitter_equals_torchvision_in_all_24_orders():
     expected = each(reference, x, factors, hue, orders)
     torch.testing.assert_close(colours.color_jitter(x, factors, hue, orders), expected, **TIGHT)
     # the orders do differ, or the agreement would show nothing about them
-    same = colours.color_jitter(x[1:2].expand_as(x), factors[1:2].expand_as(factors), hue[1:2].expand_as(hue), orders)
+    same = colours.color_jitter(
+        x[1:2].expand_as(x), factors[1:2].expand_as(factors), hue[1:2].expand_as(hue), orders
+    )
     assert (same[1:] - same[:-1]).abs().amax((1, 2, 3)).max() > 0.02
 
 
@@ -168,13 +194,19 @@ def test_normalize_equals_torchvision():
 
 
 def test_crop_and_brightness_are_within_two_grey_levels_of_pil():
-    # Pillow rounds to whole grey levels after the crop (and between its two passes) and truncates after the
-    # brightness: at most half a level each for the passes, carried through the factor 1.4, and one for the truncation
+    # Pillow rounds to whole grey levels after the crop (and between its two passes) and truncates
+    # after the brightness: at most half a level each for the passes, carried through the factor
+    # 1.4, and one for the truncation
     x = (255 * photos(3, 48, 60)).byte()
-    boxes, factors = whole([0, 5, 20], [3, 0, 31], [48, 30, 20], [50, 60, 28]), torch.tensor([0.6, 1.1, 1.4])
+    boxes, factors = (
+        whole([0, 5, 20], [3, 0, 31], [48, 30, 20], [50, 60, 28]),
+        torch.tensor([0.6, 1.1, 1.4]),
+    )
 
     def reference(image, top, left, height, width, factor):
-        crop = TF.resized_crop(Image.fromarray(image.permute(1, 2, 0).numpy()), top, left, height, width, [32, 32])
+        crop = TF.resized_crop(
+            Image.fromarray(image.permute(1, 2, 0).numpy()), top, left, height, width, [32, 32]
+        )
         return TF.pil_to_tensor(TF.adjust_brightness(crop, float(factor)))
 
     expected = each(reference, x, *(b.tolist() for b in boxes), factors).float()
@@ -187,14 +219,18 @@ def torchvision_boxes(n, height, width, scale, ratio):
     image = torch.empty(1, height, width)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return torch.tensor([RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(n)]).T
+        return torch.tensor(
+            [RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(n)]
+        ).T
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (60, 110)])
 @pytest.mark.parametrize("scale", [(0.2, 1.0), (0.08, 0.5)])
 def test_boxes_are_distributed_as_torchvisions(height, width, scale):
     ratio = (3 / 4, 4 / 3)
-    ours = resampling.random_boxes(torch.rand(3000, 22, generator=rng(1)), height, width, scale, ratio)
+    ours = resampling.random_boxes(
+        torch.rand(3000, 22, generator=rng(1)), height, width, scale, ratio
+    )
     theirs = torchvision_boxes(3000, height, width, scale, ratio)
 
     def described(top, left, h, w):
@@ -206,7 +242,9 @@ def test_boxes_are_distributed_as_torchvisions(height, width, scale):
 
 
 def test_boxes_are_whole_pixels_inside_the_image_and_reach_its_edges():
-    top, left, h, w = resampling.random_boxes(torch.rand(5000, 22, generator=rng()), 40, 56, (0.2, 1.0), (0.75, 4 / 3))
+    top, left, h, w = resampling.random_boxes(
+        torch.rand(5000, 22, generator=rng()), 40, 56, (0.2, 1.0), (0.75, 4 / 3)
+    )
     assert all(torch.equal(v, v.round()) for v in (top, left, h, w))
     assert (min(top.min(), left.min()), (top + h).max(), (left + w).max()) == (0, 40, 56)
     assert h.min() > 0 and w.min() > 0
@@ -215,14 +253,18 @@ def test_boxes_are_whole_pixels_inside_the_image_and_reach_its_edges():
 @pytest.mark.parametrize(("height", "width"), [(10, 200), (200, 10), (7, 100), (300, 11)])
 def test_extreme_images_fall_back_to_torchvisions_central_crop(height, width):
     # a crop of 80 % of the area cannot have an aspect near 1 here: all ten attempts fail
-    boxes = resampling.random_boxes(torch.rand(5, 22, generator=rng()), height, width, (0.8, 1.0), (3 / 4, 4 / 3))
+    boxes = resampling.random_boxes(
+        torch.rand(5, 22, generator=rng()), height, width, (0.8, 1.0), (3 / 4, 4 / 3)
+    )
     expected = torchvision_boxes(1, height, width, (0.8, 1.0), (3 / 4, 4 / 3))
     assert torch.equal(torch.stack(boxes), expected.float().expand(4, 5))
 
 
 def test_fallback_between_the_ratios_is_the_whole_image():
     # areas above the image's own never fit
-    boxes = resampling.random_boxes(torch.rand(3, 22, generator=rng()), 30, 33, (1.5, 2.0), (3 / 4, 4 / 3))
+    boxes = resampling.random_boxes(
+        torch.rand(3, 22, generator=rng()), 30, 33, (1.5, 2.0), (3 / 4, 4 / 3)
+    )
     assert torch.equal(torch.stack(boxes), torch.tensor([0.0, 0, 30, 33])[:, None].expand(4, 3))
 
 
@@ -231,7 +273,9 @@ def outside(count, n, p):
 
 
 @pytest.mark.parametrize("p", [0.2, 0.5, 0.8])
-@pytest.mark.parametrize("option", ["hflip", "vflip", "gray_p", "jitter_p", "solarize_p", "noise_p", "cutout_p"])
+@pytest.mark.parametrize(
+    "option", ["hflip", "vflip", "gray_p", "jitter_p", "solarize_p", "noise_p", "cutout_p"]
+)
 def test_operations_happen_at_their_rate(option, p):
     n = 600
     x = photos(1, 16, 16, seed=5).expand(n, -1, -1, -1)
@@ -259,7 +303,9 @@ def test_jitter_strengths_fill_their_range():
 def test_all_24_orders_of_the_jitter_occur(monkeypatch):
     seen = []
     monkeypatch.setattr(A, "color_jitter", lambda x, factors, hue, order: seen.append(order) or x)
-    SimCLRAugmentation(size=2, exact=True, **{**WHOLE, "jitter_p": 1.0})(torch.rand(2400, 3, 2, 2), rng())
+    SimCLRAugmentation(size=2, exact=True, **{**WHOLE, "jitter_p": 1.0})(
+        torch.rand(2400, 3, 2, 2), rng()
+    )
     orders, counts = torch.cat(seen).unique(dim=0, return_counts=True)
     assert len(orders) == 24
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
@@ -268,7 +314,9 @@ def test_all_24_orders_of_the_jitter_occur(monkeypatch):
 def test_order_of_the_jitter_is_independent_of_its_strength(monkeypatch):
     seen = []
     monkeypatch.setattr(A, "color_jitter", lambda x, *parameters: seen.append(parameters) or x)
-    SimCLRAugmentation(size=2, exact=True, **{**WHOLE, "jitter_p": 1.0})(torch.rand(2000, 3, 2, 2), rng())
+    SimCLRAugmentation(size=2, exact=True, **{**WHOLE, "jitter_p": 1.0})(
+        torch.rand(2000, 3, 2, 2), rng()
+    )
     factors, hue, order = (torch.cat(parts) for parts in zip(*seen, strict=True))
     strengths, places = torch.cat([factors, hue[:, None]], 1), order.argsort(1).float()
     between = torch.corrcoef(torch.cat([strengths, places], 1).T)[:4, 4:]
@@ -278,7 +326,9 @@ def test_order_of_the_jitter_is_independent_of_its_strength(monkeypatch):
 def test_blur_strengths_fill_their_range(monkeypatch):
     seen, centre = [], A._centre
     monkeypatch.setattr(A, "_centre", lambda sigma: seen.append(sigma) or centre(sigma))
-    SimCLRAugmentation(size=2, **{**WHOLE, "blur_sigma": (0.1, 2.0)})(torch.rand(2000, 3, 2, 2), rng())
+    SimCLRAugmentation(size=2, **{**WHOLE, "blur_sigma": (0.1, 2.0)})(
+        torch.rand(2000, 3, 2, 2), rng()
+    )
     assert stats.kstest(torch.cat(seen).numpy(), "uniform", (0.1, 1.9)).pvalue > 1e-3
 
 
@@ -344,8 +394,11 @@ def test_a_views_parameters_do_not_depend_on_the_images():
 def test_uint8_images_are_the_float_images_of_255():
     x = (255 * photos(6)).byte()
     augment = SimCLRAugmentation(size=24, **EVERYTHING)
-    # divided by 255 in the filter's weights, or before: one rounding apart, over a deviation of 0.22 at the least
-    torch.testing.assert_close(augment(x, rng()), augment(x.float() / 255, rng()), rtol=0, atol=5e-6)
+    # divided by 255 in the filter's weights, or before: one rounding apart, over a deviation of
+    # 0.22 at the least
+    torch.testing.assert_close(
+        augment(x, rng()), augment(x.float() / 255, rng()), rtol=0, atol=5e-6
+    )
 
 
 def test_autocast_does_not_round_the_images():
@@ -377,13 +430,17 @@ def test_views_are_float32_channels_last_and_in_range_before_normalisation(extra
 @pytest.mark.parametrize("channels", [1, 12])
 def test_other_band_counts_run_without_colour_operations(channels):
     mean, std = tuple(0.01 * n for n in range(channels)), (0.5,) * channels
-    augment = SimCLRAugmentation(size=24, jitter_p=0.0, gray_p=0.0, mean=mean, std=std, noise_p=1.0, rotate=True)
+    augment = SimCLRAugmentation(
+        size=24, jitter_p=0.0, gray_p=0.0, mean=mean, std=std, noise_p=1.0, rotate=True
+    )
     assert augment(photos(3, channels=channels), rng()).shape == (3, channels, 24, 24)
 
 
 def test_default_view_of_no_randomness_is_the_resized_normalised_image():
     x = photos(2, 40, 40)
-    views = SimCLRAugmentation(size=24, **{**WHOLE, "mean": A.IMAGENET_MEAN, "std": A.IMAGENET_STD})(x, rng())
+    views = SimCLRAugmentation(
+        size=24, **{**WHOLE, "mean": A.IMAGENET_MEAN, "std": A.IMAGENET_STD}
+    )(x, rng())
     expected = TF.normalize(TF.resize(x, [24, 24], antialias=True), A.IMAGENET_MEAN, A.IMAGENET_STD)
     torch.testing.assert_close(views, expected, rtol=0, atol=5e-5)
 
@@ -424,7 +481,9 @@ def test_an_extra_changes_nothing_but_itself():
 
 def test_vflip_turns_the_image_upside_down():
     x = photos(4)
-    torch.testing.assert_close(SimCLRAugmentation(size=32, vflip=1.0, **WHOLE)(x, rng()), x.flip(2), **TIGHT)
+    torch.testing.assert_close(
+        SimCLRAugmentation(size=32, vflip=1.0, **WHOLE)(x, rng()), x.flip(2), **TIGHT
+    )
 
 
 def test_rotate_gives_all_four_quarter_turns_equally_often():
@@ -442,7 +501,10 @@ def test_grayscale_views_have_three_equal_channels():
 
 
 def test_noise_is_gaussian_of_five_percent():
-    noise = SimCLRAugmentation(size=32, noise_p=1.0, **WHOLE)(torch.full((20, 3, 32, 32), 0.5), rng()) - 0.5
+    noise = (
+        SimCLRAugmentation(size=32, noise_p=1.0, **WHOLE)(torch.full((20, 3, 32, 32), 0.5), rng())
+        - 0.5
+    )
     assert noise.std().item() == pytest.approx(0.05, rel=0.02)
     assert stats.kstest(noise.flatten().numpy() / 0.05, "norm").pvalue > 1e-3
     assert len(noise.unique()) > noise[0].numel()  # every pixel of every image has its own
@@ -458,15 +520,21 @@ def test_cutout_blacks_out_sixteen_by_sixteen_around_its_centre():
 
 def test_cutout_is_cut_off_at_the_border():
     # DeVries & Taylor: the centre is anywhere in the image, the square may stick out
-    black = A.cutout(torch.ones(2, 1, 40, 40), torch.tensor([0, 39]), torch.tensor([0, 39]), 16) == 0
+    black = (
+        A.cutout(torch.ones(2, 1, 40, 40), torch.tensor([0, 39]), torch.tensor([0, 39]), 16) == 0
+    )
     assert [int(b.sum()) for b in black] == [8 * 8, 9 * 9]
     assert black[0, 0, 0, 0] and black[1, 0, 39, 39]
 
 
 def test_cutout_centres_are_anywhere_in_the_view(monkeypatch):
     seen = []
-    monkeypatch.setattr(A, "cutout", lambda x, row, column, length: seen.append((row, column, length)) or x)
-    SimCLRAugmentation(size=10, cutout_p=1.0, **WHOLE)(photos(1, 10, 10).expand(2000, -1, -1, -1), rng())
+    monkeypatch.setattr(
+        A, "cutout", lambda x, row, column, length: seen.append((row, column, length)) or x
+    )
+    SimCLRAugmentation(size=10, cutout_p=1.0, **WHOLE)(
+        photos(1, 10, 10).expand(2000, -1, -1, -1), rng()
+    )
     assert {length for *_, length in seen} == {16}
     for axis in range(2):
         counts = torch.cat([entry[axis] for entry in seen]).bincount()
@@ -475,7 +543,9 @@ def test_cutout_centres_are_anywhere_in_the_view(monkeypatch):
 
 
 def dihedral_group(image):
-    """All eight variants of one (C, H, H) image, by definition: four turns of it and four of its mirror image."""
+    """All eight variants of one (C, H, H) image, by definition: four turns of it and four of its
+    mirror image.
+    """
     return [torch.rot90(start, k, (1, 2)) for start in (image, image.flip(2)) for k in range(4)]
 
 
@@ -494,7 +564,10 @@ def test_random_dihedral_keeps_every_image_in_its_row():
     # labels stay where they are: row n must come from image n
     x = photos(50, 6, 6)
     out = A.random_dihedral(x, rng())
-    assert all(any(torch.equal(o, v) for v in dihedral_group(image)) for o, image in zip(out, x, strict=True))
+    assert all(
+        any(torch.equal(o, v) for v in dihedral_group(image))
+        for o, image in zip(out, x, strict=True)
+    )
 
 
 def test_random_dihedral_depends_on_its_generator_alone():
@@ -507,7 +580,9 @@ def test_random_dihedral_depends_on_its_generator_alone():
 
 
 def test_luma_weights_are_torchvisions():
-    assert math.isclose(sum(colours.GRAY), 1.0, abs_tol=2e-4)  # torchvision's own do not quite sum to one
+    assert math.isclose(
+        sum(colours.GRAY), 1.0, abs_tol=2e-4
+    )  # torchvision's own do not quite sum to one
     red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
     assert colours.grayscale(red).item() == TF.rgb_to_grayscale(red).item()
 
@@ -517,13 +592,21 @@ def test_luma_weights_are_torchvisions():
 
 def jitters(n):
     orders = torch.tensor(list(itertools.permutations(range(4))))[torch.arange(n) % 24]
-    return 0.6 + 0.8 * torch.rand(n, 3, generator=rng(1)), 0.2 * torch.rand(n, generator=rng(2)) - 0.1, orders
+    return (
+        0.6 + 0.8 * torch.rand(n, 3, generator=rng(1)),
+        0.2 * torch.rand(n, generator=rng(2)) - 0.1,
+        orders,
+    )
 
 
 def test_fused_colours_equal_the_exact_ones_where_nothing_is_cut_off():
-    # greys of 0.3 to 0.5, at most 0.5 × 1.4 × … = 0.98: no clamp acts, in whichever of the 24 orders
+    # greys of 0.3 to 0.5, at most 0.5 × 1.4 × … = 0.98: no clamp acts, in whichever of the 24
+    # orders
     x, jitter = 0.3 + 0.2 * photos(48), jitters(48)
-    ours, exact = colours.fused_jitter(x, *jitter, torch.zeros(48, dtype=torch.bool)), colours.color_jitter(x, *jitter)
+    ours, exact = (
+        colours.fused_jitter(x, *jitter, torch.zeros(48, dtype=torch.bool)),
+        colours.color_jitter(x, *jitter),
+    )
     assert exact.min() > 0 and exact.max() < 1
     torch.testing.assert_close(ours, exact, rtol=0, atol=2e-4)  # the weights of luma sum to 0.9999
     assert (exact - x).abs().mean() > 0.03  # and something was done
@@ -539,7 +622,10 @@ def test_fused_grayscale_is_the_luma_after_the_jitter():
 
 def test_fused_colours_differ_from_the_exact_ones_only_where_these_clamp():
     x, jitter = photos(96), jitters(96)
-    ours, exact = colours.fused_jitter(x, *jitter, torch.zeros(96, dtype=torch.bool)), colours.color_jitter(x, *jitter)
+    ours, exact = (
+        colours.fused_jitter(x, *jitter, torch.zeros(96, dtype=torch.bool)),
+        colours.color_jitter(x, *jitter),
+    )
     assert ours.min() >= 0 and ours.max() <= 1
     gap = 255 * (ours - exact).abs()
     assert gap.mean() < 2.0  # on noise with pure colours, the worst there is; on EuroSAT it is 0.10
@@ -574,8 +660,18 @@ class Operations(TorchDispatchMode):
         return function(*args, **kwargs or {})
 
 
-# what makes a GPU's queue run empty: a number read back, or a result whose size only the device knows
-WAITING = {"_local_scalar_dense", "item", "nonzero", "masked_select", "unique", "index", "index_put_", "is_nonzero"}
+# what makes a GPU's queue run empty: a number read back, or a result whose size only the device
+# knows
+WAITING = {
+    "_local_scalar_dense",
+    "item",
+    "nonzero",
+    "masked_select",
+    "unique",
+    "index",
+    "index_put_",
+    "is_nonzero",
+}
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -590,22 +686,32 @@ def test_nothing_waits_for_the_device(extras, exact):
 def test_nothing_waits_for_the_device_with_twelve_bands_either():
     with Operations() as operations:
         SimCLRAugmentation(size=24, **A.SPECTRAL, **EVERYTHING)(reflectances(), rng())
-    assert any("embedding_bag" in name for name in operations.seen) and not operations.seen & WAITING
+    assert (
+        any("embedding_bag" in name for name in operations.seen) and not operations.seen & WAITING
+    )
 
 
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
+@pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler"
+)
 def test_compiled_views_equal_the_eager_ones():
     x = photos(4)
     # without the blur, which is half of the compiler's time
-    eager, compiled = (SimCLRAugmentation(size=8, compile=c, blur_sigma=None)(x, rng()) for c in (False, True))
-    torch.testing.assert_close(compiled, eager, rtol=0, atol=2e-5)  # other order of the sums, divided by 0.22
+    eager, compiled = (
+        SimCLRAugmentation(size=8, compile=c, blur_sigma=None)(x, rng()) for c in (False, True)
+    )
+    torch.testing.assert_close(
+        compiled, eager, rtol=0, atol=2e-5
+    )  # other order of the sums, divided by 0.22
 
 
 # Twelve bands
 
 
 def reflectances(n=4, size=40):
-    return torch.randint(0, 12000, (n, 12, size, size), generator=rng(3), dtype=torch.int32).to(torch.uint16)
+    return torch.randint(0, 12000, (n, 12, size, size), generator=rng(3), dtype=torch.int32).to(
+        torch.uint16
+    )
 
 
 def test_uint16_is_reflectance_and_white_is_white():
@@ -638,13 +744,21 @@ def test_spectral_views_differ_by_image_and_band_and_lose_the_share_of_bands_ask
     lost = views == 0
     assert 0.08 < lost.float().mean() < 0.12 and not lost.all(1).any()
     kept = views[~lost] + 0.1
-    assert kept.min() > 0.2 * 0.8 - 1e-6 and kept.max() < 0.2 * 1.2 + 1e-6 and kept.unique().numel() > 1000
-    assert 0.1 < torch.isclose(kept, torch.tensor(0.2)).float().mean() < 0.3  # one image in five is not jittered
+    assert (
+        kept.min() > 0.2 * 0.8 - 1e-6
+        and kept.max() < 0.2 * 1.2 + 1e-6
+        and kept.unique().numel() > 1000
+    )
+    assert (
+        0.1 < torch.isclose(kept, torch.tensor(0.2)).float().mean() < 0.3
+    )  # one image in five is not jittered
 
 
 def test_spectral_augmentation_leaves_rgb_streams_as_they_were():
     x = photos(4)
-    assert torch.equal(SimCLRAugmentation()(x, rng()), SimCLRAugmentation(band_drop_p=0.0)(x, rng()))
+    assert torch.equal(
+        SimCLRAugmentation()(x, rng()), SimCLRAugmentation(band_drop_p=0.0)(x, rng())
+    )
 
 
 def test_colour_operations_on_twelve_bands_name_the_spectral_ones():
@@ -653,7 +767,11 @@ def test_colour_operations_on_twelve_bands_name_the_spectral_ones():
 
 
 def test_the_statistics_of_bigearthnet_are_those_of_real_patches(real_patches):
-    images = np.stack([read_patch(folder, None, ALL_BANDS, None) for folder in sorted(real_patches.iterdir())])
+    images = np.stack(
+        [read_patch(folder, None, ALL_BANDS, None) for folder in sorted(real_patches.iterdir())]
+    )
     mean = (images / resampling.REFLECTANCE).clip(max=1).mean((0, 1, 2))
-    assert np.corrcoef(mean, A.BANDS_MEAN)[0, 1] > 0.9  # six patches only, but in the right order and scale
+    assert (
+        np.corrcoef(mean, A.BANDS_MEAN)[0, 1] > 0.9
+    )  # six patches only, but in the right order and scale
     assert 0.3 < np.mean(mean) / np.mean(A.BANDS_MEAN) < 3

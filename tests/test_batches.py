@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.data import batches as module
-from src.data.batches import batches, resident
+from src.runs.batches import batches, to_device_if_it_fits
 
 CPU = torch.device("cpu")
 
@@ -16,7 +16,7 @@ def test_streamed_and_resident_batches_are_the_same_bit_by_bit(dtype, steps):
     rng = np.random.default_rng(0)
     images = rng.integers(0, np.iinfo(dtype).max, (50, 6, 5, 3), dtype=dtype, endpoint=True)
     rows = torch.from_numpy(rng.integers(0, 50, (steps, 4)))
-    data = resident(images, CPU)
+    data = to_device_if_it_fits(images, CPU)
     streamed, direct = (list(batches(data, rows, CPU, stream=stream)) for stream in (True, False))
     assert len(streamed) == len(direct) == steps
     for step, (a, b) in enumerate(zip(streamed, direct, strict=True)):
@@ -36,7 +36,11 @@ def test_a_streamed_block_is_read_while_the_one_before_is_used_and_never_changes
 
 def test_what_breaks_in_the_reading_thread_is_raised_where_the_batch_is_asked_for():
     with pytest.raises(IndexError, match="index out of range"):
-        list(batches(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.tensor([[0, 4]]), CPU, stream=True))
+        list(
+            batches(
+                torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.tensor([[0, 4]]), CPU, stream=True
+            )
+        )
 
 
 @pytest.mark.parametrize(("free", "there"), [(99, False), (101, True)])
@@ -45,5 +49,5 @@ def test_images_go_to_the_gpu_if_they_take_less_than_half_of_what_is_free(monkey
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * free, 1000))
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: moved.append(device) or tensor)
     device = torch.device("cuda")
-    module.resident(np.zeros((100, 1, 1, 1), np.uint8), device)
+    module.to_device_if_it_fits(np.zeros((100, 1, 1, 1), np.uint8), device)
     assert moved == ([device] if there else [])

@@ -12,15 +12,23 @@ from benchmarks import estimate, peers, speed, timing, training
 from src.augmentations import SimCLRAugmentation
 from src.encoders import Classifier, build_encoder
 from src.losses import nt_xent
-from src.runtime import pick
+from src.runs.runtime import pick
 
 FLOAT32 = pick("cpu", "float32")
-TINY = speed.SMALL | {"seconds": 0.01, "pairs": (4, 8), "mc_samples": 2, "mc_images": 2, "batch": 4,
-                      "images": {"custom_cnn": 8}}  # fmt: skip
+TINY = speed.SMALL | {
+    "seconds": 0.01,
+    "pairs": (4, 8),
+    "mc_samples": 2,
+    "mc_images": 2,
+    "batch": 4,
+    "images": {"custom_cnn": 8},
+}
 
 
 def test_the_studys_loss_is_the_same_loss():
-    z = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    z = torch.randn(
+        2, 6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).requires_grad_()
     ours, theirs = nt_xent(*z), peers.study_loss(*z)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(torch.autograd.grad(ours, z), torch.autograd.grad(theirs, z))
@@ -29,7 +37,9 @@ def test_the_studys_loss_is_the_same_loss():
 def test_pil_views_are_of_the_same_kind_as_ours():
     images = speed.patches(64)
     theirs = torch.stack([view for pair in peers.PilPairs(images) for view in pair])
-    ours = SimCLRAugmentation()(torch.as_tensor(images).permute(0, 3, 1, 2), torch.Generator().manual_seed(0))
+    ours = SimCLRAugmentation()(
+        torch.as_tensor(images).permute(0, 3, 1, 2), torch.Generator().manual_seed(0)
+    )
     assert theirs.shape[1:] == ours.shape[1:] and theirs.dtype == ours.dtype
     # 128 and 64 random views: means within four standard errors
     for measure in (lambda x: x.mean((1, 2, 3)), lambda x: x.std((1, 2, 3))):
@@ -45,13 +55,17 @@ def test_naive_dropout_draws_another_mask_each_pass():
 
 def test_candidates_take_turns(monkeypatch):
     calls = []
-    medians = timing.by_turns({n: lambda n=n: calls.append(n) for n in "ab"}, torch.device("cpu"), seconds=0)
+    medians = timing.by_turns(
+        {n: lambda n=n: calls.append(n) for n in "ab"}, torch.device("cpu"), seconds=0
+    )
     assert calls == ["a", "b", "a", "b"] + ["a", "b"] * timing.REPEATS
     assert all(len(some) == timing.REPEATS and min(some) >= 0 for some in medians.values())
 
 
 def test_rows_are_ratios_of_medians():
-    row, other = timing.rows({"ours": [1.0, 2.0, 3.0], "peer": [8.0, 9.0, 6.0]}, "ours", "ms", lambda s: 1000 * s)
+    row, other = timing.rows(
+        {"ours": [1.0, 2.0, 3.0], "peer": [8.0, 9.0, 6.0]}, "ours", "ms", lambda s: 1000 * s
+    )
     assert row == {"what": "ours", "ms": 2000.0, "spread": 1.0, "ours is faster by": 1.0}
     assert other == {"what": "peer", "ms": 8000.0, "spread": 3 / 8, "ours is faster by": 4.0}
 
@@ -59,7 +73,12 @@ def test_rows_are_ratios_of_medians():
 @pytest.mark.parametrize("name", ["augmentation", "loss", "dropout", "train_custom_cnn"])
 def test_a_table_is_made(name):
     table = speed.TABLES[name][1](TINY, FLOAT32)
-    assert all(value > 0 for row in table["rows"] for key, value in row.items() if key not in ("what", "spread"))
+    assert all(
+        value > 0
+        for row in table["rows"]
+        for key, value in row.items()
+        if key not in ("what", "spread")
+    )
     assert any("ours" in row["what"] or "custom_cnn" in row["what"] for row in table["rows"])
 
 
@@ -75,7 +94,9 @@ def test_a_missing_peer_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "kornia.augmentation", None)
     table = speed.augmentation(TINY, FLOAT32)
     assert not any("kornia" in row["what"] for row in table["rows"])
-    assert any(note.startswith("kornia: not measured") and "pip install" in note for note in table["notes"])
+    assert any(
+        note.startswith("kornia: not measured") and "pip install" in note for note in table["notes"]
+    )
 
 
 def test_a_peer_that_would_need_too_much_memory_is_said(monkeypatch):
@@ -86,10 +107,19 @@ def test_a_peer_that_would_need_too_much_memory_is_said(monkeypatch):
 
 
 def test_operations_of_the_custom_cnn_by_hand():
-    convolutions = [(3, 64, 64), (64, 64, 64), (64, 128, 32), (128, 128, 32), (128, 256, 16), (256, 256, 16)]
-    layers = [2 * 9 * a * b * side**2 for a, b, side in convolutions] + [2 * a * b for a, b in
-              ((256, 512), (512, 512), (512, 128))]  # fmt: skip
-    # backward is a product for the weights and one for the input, which the first layer does not need
+    convolutions = [
+        (3, 64, 64),
+        (64, 64, 64),
+        (64, 128, 32),
+        (128, 128, 32),
+        (128, 256, 16),
+        (256, 256, 16),
+    ]
+    layers = [2 * 9 * a * b * side**2 for a, b, side in convolutions] + [
+        2 * a * b for a, b in ((256, 512), (512, 512), (512, 128))
+    ]
+    # backward is a product for the weights and one for the input, which the first layer does not
+    # need
     expected = 3 * sum(layers) - layers[0]
     assert estimate.flops_per_view("custom_cnn") == pytest.approx(expected, rel=1e-6)
 
@@ -100,10 +130,22 @@ def test_results_go_between_the_markers_of_their_device_and_keep_older_tables(tm
     readme.write_text("before\n<!-- cpu -->\nold\n<!-- end of cpu -->\nafter\n")
     for name, spread in (("first", 0.5), ("second", 0.5), ("second", 0.25)):
         rows = [{"what": name, "spread": spread}]
-        table = {"how": "how", "notes": ["note"], "rows": rows, "commit": "e", "date": "f", "seconds": 1.0}
+        table = {
+            "how": "how",
+            "notes": ["note"],
+            "rows": rows,
+            "commit": "e",
+            "date": "f",
+            "seconds": 1.0,
+        }
         timing.write({"about": about, "tables": {name: table}}, path, readme)
     text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text and "note" in text
+    assert (
+        text.startswith("before\n")
+        and text.endswith("after\n")
+        and "old" not in text
+        and "note" in text
+    )
     assert text.count("| first | 50.0% |") == text.count("| second | 25.0% |") == 1
     assert list(json.loads(path.read_text())["tables"]) == ["first", "second"]
     with pytest.raises(SystemExit, match=r"has no lines '<!-- cuda -->'"):
@@ -111,19 +153,23 @@ def test_results_go_between_the_markers_of_their_device_and_keep_older_tables(tm
 
 
 def test_an_unknown_device_is_one_error_line(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["speed.py", "--device", "cuda" if not torch.cuda.is_available() else "mps"])
+    monkeypatch.setattr(
+        sys, "argv", ["speed.py", "--device", "cuda" if not torch.cuda.is_available() else "mps"]
+    )
     with pytest.raises(SystemExit, match="error: device"):
         speed.main()
 
 
 def test_no_src_module_imports_umap_until_a_picture_needs_it():
     code = (
-        "import importlib, pkgutil, sys, src; "
-        "names = [m.name for m in pkgutil.walk_packages(src.__path__, 'src.')]; "
-        "[importlib.import_module(name) for name in names]; "
-        "assert 'src.figures' in sys.modules; print(*sorted({'umap', 'numba', 'pynndescent'} & set(sys.modules)))"
+        "import importlib, pkgutil, sys, src; names = [m.name for m in"
+        " pkgutil.walk_packages(src.__path__, 'src.')]; [importlib.import_module(name) for name in"
+        " names]; assert 'src.figures' in sys.modules; print(*sorted({'umap', 'numba',"
+        " 'pynndescent'} & set(sys.modules)))"
     )
-    out = subprocess.run([sys.executable, "-c", code], cwd=speed.ROOT, capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=speed.ROOT, capture_output=True, text=True, check=True
+    )
     assert out.stdout.split() == []
 
 

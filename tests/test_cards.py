@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from src.cards import LIMIT, cards
 from src.profiles import ROOT
+from src.results.cards import LIMIT, cards
 
 WRITTEN = (ROOT / "models/CARDS.md").read_text()
 
@@ -21,7 +21,10 @@ def test_three_lines_load_the_weights(code, monkeypatch):
     assert len(code.splitlines()) == 3
     space = {"images": np.zeros((2, 64, 64, 3), np.uint8)}
     exec(code, space)
-    assert space["features" if "encoder" in space else "logits"].shape == (2, 256 if "encoder" in space else 10)
+    assert space["features" if "encoder" in space else "logits"].shape == (
+        2,
+        256 if "encoder" in space else 10,
+    )
 
 
 def test_large_and_unfinished_weights_have_no_card(tmp_path):

@@ -1,4 +1,6 @@
-"""Checkpoints: their names, that they come back whole or not at all, and that none of them can run code."""
+"""Checkpoints: their names, that they come back whole or not at all, and that none of them can run
+code.
+"""
 
 import json
 import os
@@ -11,8 +13,9 @@ import torch
 from torch import nn
 
 from src import checkpoints
-from src.checkpoints import CheckpointError, load, load_classifier, load_encoder, restore, save
+from src.checkpoints import load, load_classifier, load_encoder, restore, save
 from src.encoders import Classifier, build_encoder, projection_head
+from src.errors import CheckpointError
 
 WHEN = datetime(2025, 12, 15, 6, 14, 39)
 CONFIG = {"encoder": "custom_cnn", "in_channels": 3, "image_size": 16, "dropout": 0.1}
@@ -70,8 +73,15 @@ def test_supervised_names_are_the_studys():
 
 
 def test_state_and_about_come_back_as_saved(tmp_path):
-    state = {"encoder": encoder().state_dict(), "optimizer": {"state": {0: {"step": torch.tensor(4.0)}}, "lr": 1e-3}}
-    file = save(tmp_path / "deep" / "er" / "a.pth", state, {"epoch": 7, "metrics": {"loss": 0.1}, "knn": None})
+    state = {
+        "encoder": encoder().state_dict(),
+        "optimizer": {"state": {0: {"step": torch.tensor(4.0)}}, "lr": 1e-3},
+    }
+    file = save(
+        tmp_path / "deep" / "er" / "a.pth",
+        state,
+        {"epoch": 7, "metrics": {"loss": 0.1}, "knn": None},
+    )
     loaded, about = load(file)
     assert_same_weights(loaded["encoder"], state["encoder"])
     assert loaded["optimizer"] == state["optimizer"]
@@ -79,8 +89,12 @@ def test_state_and_about_come_back_as_saved(tmp_path):
 
 
 def test_the_json_beside_it_says_what_the_checkpoint_says(tmp_path):
-    name = checkpoints.supervised_name(0.9322, WHEN)  # a name with a dot of its own, as .json must replace .pth only
-    file = save(tmp_path / name, STATE, {"epoch": 7, "projection": (512, 128), "history": [{"loss": 0.25}]})
+    name = checkpoints.supervised_name(
+        0.9322, WHEN
+    )  # a name with a dot of its own, as .json must replace .pth only
+    file = save(
+        tmp_path / name, STATE, {"epoch": 7, "projection": (512, 128), "history": [{"loss": 0.25}]}
+    )
     sidecar = json.loads((tmp_path / f"{name.removesuffix('.pth')}.json").read_text())
     assert sidecar == load(file)[1]
     assert sidecar["projection"] == [512, 128]
@@ -103,7 +117,9 @@ def test_the_file_loads_with_weights_only(file):
 )
 def test_wrapped_models_save_the_keys_of_the_bare_one(wrap):
     wrapped = wrap(encoder())
-    assert wrapped.state_dict().keys() != encoder().state_dict().keys()  # the wrapper did rename them
+    assert (
+        wrapped.state_dict().keys() != encoder().state_dict().keys()
+    )  # the wrapper did rename them
     assert_same_weights(checkpoints.clean_state(wrapped), encoder().state_dict())
 
 
@@ -124,7 +140,11 @@ def test_a_clean_state_is_a_contiguous_copy():
 
 
 def test_an_encoder_comes_back_built_and_in_eval_mode(tmp_path):
-    file = save(tmp_path / "a.pth", {"encoder": encoder(4).state_dict()}, {"config": {**CONFIG, "in_channels": 4}})
+    file = save(
+        tmp_path / "a.pth",
+        {"encoder": encoder(4).state_dict()},
+        {"config": {**CONFIG, "in_channels": 4}},
+    )
     loaded, about = load_encoder(file, expect="custom_cnn")
     assert_same_weights(loaded.state_dict(), encoder(4).state_dict())
     assert not any(module.training for module in loaded.modules())
@@ -134,7 +154,9 @@ def test_an_encoder_comes_back_built_and_in_eval_mode(tmp_path):
 def test_a_classifier_comes_back_with_its_classes_and_in_eval_mode(tmp_path):
     model = Classifier(encoder(), 3, 0.25)
     about = {"config": {**CONFIG, "dropout": 0.25}, "classes": ["a", "b", "c"]}
-    loaded, about = load_classifier(save(tmp_path / "a.pth", {"classifier": model.state_dict()}, about))
+    loaded, about = load_classifier(
+        save(tmp_path / "a.pth", {"classifier": model.state_dict()}, about)
+    )
     assert_same_weights(loaded.state_dict(), model.state_dict())
     assert not any(module.training for module in loaded.modules())
     assert {m.p for m in loaded.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)} == {0.25}
@@ -144,7 +166,9 @@ def test_a_classifier_comes_back_with_its_classes_and_in_eval_mode(tmp_path):
 def test_a_copy_is_the_same_checkpoint_under_another_name(file):
     target = checkpoints.copy(file, file.with_name("b_acc93.22_x.pth"))
     assert target.read_bytes() == file.read_bytes()
-    assert target.with_name("b_acc93.22_x.json").read_text() == file.with_suffix(".json").read_text()
+    assert (
+        target.with_name("b_acc93.22_x.json").read_text() == file.with_suffix(".json").read_text()
+    )
     assert len(files_in(file.parent)) == 4
 
 
@@ -164,7 +188,9 @@ def test_a_cut_checkpoint_is_refused_by_name(file, keep):
         load(file)
 
 
-@pytest.mark.parametrize("head", [b"", b"PK\x03\x04", b"\x80\x02"], ids=["noise", "like a zip", "like a pickle"])
+@pytest.mark.parametrize(
+    "head", [b"", b"PK\x03\x04", b"\x80\x02"], ids=["noise", "like a zip", "like a pickle"]
+)
 def test_random_bytes_are_refused(tmp_path, head):
     (tmp_path / "a.pth").write_bytes(head + random.Random(0).randbytes(5000))
     with pytest.raises(CheckpointError, match=r"a\.pth"):
@@ -172,7 +198,9 @@ def test_random_bytes_are_refused(tmp_path, head):
 
 
 class Malice:
-    """Pickles as a call that makes a folder: what the pickle of an attacker does, in a way that shows."""
+    """Pickles as a call that makes a folder: what the pickle of an attacker does, in a way that
+    shows.
+    """
 
     def __init__(self, target):
         self.target = target
@@ -196,14 +224,19 @@ def test_the_malice_of_these_tests_works(tmp_path):
     ids=["torch.save", "torch.save of old", "raw pickle"],
 )
 def test_code_in_a_checkpoint_is_refused_and_never_run(tmp_path, write):
-    write({"state": {"encoder": Malice(tmp_path / "owned")}, "about": {"format": 1}}, tmp_path / "a.pth")
+    write(
+        {"state": {"encoder": Malice(tmp_path / "owned")}, "about": {"format": 1}},
+        tmp_path / "a.pth",
+    )
     with pytest.raises(CheckpointError, match=r"a\.pth"):
         load_encoder(tmp_path / "a.pth")
     assert not (tmp_path / "owned").exists()
 
 
 def test_a_pickled_module_is_refused_as_code(tmp_path):
-    torch.save({"state": encoder(), "about": {"format": 1}}, tmp_path / "a.pth")  # as much published code saves it
+    torch.save(
+        {"state": encoder(), "about": {"format": 1}}, tmp_path / "a.pth"
+    )  # as much published code saves it
     with pytest.raises(CheckpointError, match="could run code"):
         load(tmp_path / "a.pth")
 
@@ -237,7 +270,11 @@ def with_a_key_more(state):
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [(reshaped, "size mismatch"), (without_a_key, "Missing key.*running_var"), (with_a_key_more, "Unexpected.*fc")],
+    [
+        (reshaped, "size mismatch"),
+        (without_a_key, "Missing key.*running_var"),
+        (with_a_key_more, "Unexpected.*fc"),
+    ],
 )
 def test_weights_of_another_architecture_are_refused(tmp_path, change, told):
     file = save(tmp_path / "a.pth", {"encoder": change(encoder().state_dict())}, {"config": CONFIG})
@@ -255,8 +292,14 @@ def test_restore_fits_or_refuses():
 
 @pytest.mark.parametrize("kind", ["encoder", "classifier"])
 def test_another_encoder_than_expected_is_refused_with_both_names(tmp_path, kind):
-    file = save(tmp_path / "a.pth", {kind: {}}, {"config": {**CONFIG, "encoder": "resnet18"}, "classes": ["a"]})
-    with pytest.raises(CheckpointError, match="holds the encoder 'resnet18', expected 'custom_cnn'"):
+    file = save(
+        tmp_path / "a.pth",
+        {kind: {}},
+        {"config": {**CONFIG, "encoder": "resnet18"}, "classes": ["a"]},
+    )
+    with pytest.raises(
+        CheckpointError, match="holds the encoder 'resnet18', expected 'custom_cnn'"
+    ):
         {"encoder": load_encoder, "classifier": load_classifier}[kind](file, expect="custom_cnn")
 
 
@@ -290,7 +333,9 @@ def test_a_failure_while_saving_leaves_what_was_there(tmp_path, monkeypatch, err
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == there
 
 
-@pytest.mark.parametrize("value", [object(), torch.ones(1), WHEN], ids=["object", "tensor", "datetime"])
+@pytest.mark.parametrize(
+    "value", [object(), torch.ones(1), WHEN], ids=["object", "tensor", "datetime"]
+)
 def test_an_about_that_is_not_plain_is_refused_before_anything_is_written(file, value):
     there = {path.name: path.read_bytes() for path in file.parent.iterdir()}
     with pytest.raises(TypeError):

@@ -7,20 +7,25 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from src.data.bigearthnet import bigearthnet_store
-from src.data.eurosat import (
+from src.data.bigearthnet.patch import read_rgb
+from src.data.coordinates import coordinates, main
+from src.data.images import (
     CLASSES,
-    coordinates,
+    STUDY_CLASSES,
     eurosat_allbands_store,
     eurosat_store,
-    main,
     read_allbands,
-    stratified_split,
-)  # fmt: skip
-from src.data.patch import read_rgb
-from src.data.store import DataError, PatchStore
-from src.data.ucmerced import STUDY_CLASSES, ucmerced_store
+    ucmerced_store,
+)
+from src.data.splits import stratified_split
+from src.data.store import PatchStore
+from src.errors import DataError
 
-NAMES = ["S2A_MSIL2A_20170613T101031_9_5", "S2B_MSIL2A_20180413T095029_1_2", "S2A_MSIL2A_20171208T093351_30_41"]
+NAMES = [
+    "S2A_MSIL2A_20170613T101031_9_5",
+    "S2B_MSIL2A_20180413T095029_1_2",
+    "S2A_MSIL2A_20171208T093351_30_41",
+]
 
 
 def cut(file, keep):
@@ -34,16 +39,22 @@ def cut(file, keep):
 
 def test_rgb_is_b04_b03_b02(tmp_path, write_patch):
     full = np.ones((120, 120))
-    image = read_rgb(write_patch(tmp_path, NAMES[0], B04=2750 * full, B03=1375 * full, B02=550 * full))
+    image = read_rgb(
+        write_patch(tmp_path, NAMES[0], B04=2750 * full, B03=1375 * full, B02=550 * full)
+    )
     assert image.shape == (120, 120, 3) and image.dtype == np.uint8
     assert np.unique(image.reshape(-1, 3), axis=0).tolist() == [[255, 127, 51]]
 
 
 @pytest.mark.parametrize(("stretch", "arguments"), [(2750, {}), (10000, {"stretch": 10000.0})])
-def test_digital_numbers_are_stretched_and_clipped_exactly(tmp_path, write_patch, stretch, arguments):
+def test_digital_numbers_are_stretched_and_clipped_exactly(
+    tmp_path, write_patch, stretch, arguments
+):
     dn = np.arange(120 * 120).reshape(120, 120)  # every number from 0 to far above white
     image = read_rgb(write_patch(tmp_path, NAMES[0], B04=dn, B03=dn + 50000, B02=dn.T), **arguments)
-    expected = np.minimum(dn * 255 // stretch, 255)  # in whole numbers: no rounding to agree with by accident
+    expected = np.minimum(
+        dn * 255 // stretch, 255
+    )  # in whole numbers: no rounding to agree with by accident
     np.testing.assert_array_equal(image[..., 0], expected)
     np.testing.assert_array_equal(image[..., 1], 255)
     np.testing.assert_array_equal(image[..., 2], expected.T)
@@ -79,9 +90,22 @@ HOLED = np.where(np.eye(120) > 0, 0, DN)
         (np.where(HOLED, HOLED, np.nan).astype(np.float32), {"nodata": np.nan}, "NaN or infinite"),
         (HOLED.astype(np.uint16), {"nodata": 0}, r"120 pixels of nodata \(0\)"),
     ],
-    ids=["small", "narrow", "two bands", "int16", "float32", "uint8", "NaN", "inf", "NaN as nodata", "nodata"],
+    ids=[
+        "small",
+        "narrow",
+        "two bands",
+        "int16",
+        "float32",
+        "uint8",
+        "NaN",
+        "inf",
+        "NaN as nodata",
+        "nodata",
+    ],
 )
-def test_a_band_of_another_kind_is_refused_by_name(tmp_path, write_patch, write_band, band, profile, reason):
+def test_a_band_of_another_kind_is_refused_by_name(
+    tmp_path, write_patch, write_band, band, profile, reason
+):
     folder = write_patch(tmp_path, NAMES[0])
     write_band(folder / f"{NAMES[0]}_B03.tif", band, **profile)
     with pytest.raises(DataError, match=f"{NAMES[0]}_B03.tif.*{reason}"):
@@ -95,11 +119,15 @@ def test_a_declared_nodata_value_that_no_pixel_has_is_fine(tmp_path, write_patch
 
 
 @pytest.mark.parametrize("options", [{}, {"compress": "deflate"}], ids=["plain", "deflate"])
-@pytest.mark.parametrize("keep", [0, 3, 60, 300, 0.5, 0.99], ids="{}".format)  # nothing, parts of the header, of data
+@pytest.mark.parametrize(
+    "keep", [0, 3, 60, 300, 0.5, 0.99], ids="{}".format
+)  # nothing, parts of the header, of data
 def test_a_cut_geotiff_is_never_filled_up(tmp_path, write_patch, write_band, options, keep):
     folder = write_patch(tmp_path, NAMES[0])
     file = folder / f"{NAMES[0]}_B04.tif"
-    write_band(file, np.random.default_rng(0).integers(1, 3000, (120, 120), dtype=np.uint16), **options)
+    write_band(
+        file, np.random.default_rng(0).integers(1, 3000, (120, 120), dtype=np.uint16), **options
+    )
     read_rgb(folder)  # whole, it is fine
     cut(file, keep)
     with pytest.raises(DataError, match=f"{NAMES[0]}_B04.tif cannot be read"):
@@ -138,7 +166,10 @@ def test_every_folder_is_taken_when_no_list_is_given(tmp_path, bigearthnet):
 def test_the_list_decides_which_patches_and_their_order(tmp_path, bigearthnet):
     # with a second column and blank lines, as in the lists that come with Sentinel-1
     split = split_list(tmp_path, [f"{NAMES[2]},S1A_IW_GRDH", "", f" {NAMES[0]} ,S1B_IW_GRDH", ""])
-    assert bigearthnet_store(bigearthnet, tmp_path / "store", split).names.tolist() == [NAMES[2], NAMES[0]]
+    assert bigearthnet_store(bigearthnet, tmp_path / "store", split).names.tolist() == [
+        NAMES[2],
+        NAMES[0],
+    ]
 
 
 @pytest.mark.parametrize("missing", ["root", "list"])
@@ -156,29 +187,43 @@ def test_too_many_unreadable_patches_stop_the_build_with_all_of_them_listed(tmp_
     out = tmp_path / "stores"
     with pytest.raises(DataError) as caught:
         bigearthnet_store(bigearthnet, out / "store", split, max_unreadable=0.49)
-    for told in ("2 of 4 patches unreadable", f"{NAMES[1]}_B03.tif cannot be read", "store-unreadable.csv", "49%"):
+    for told in (
+        "2 of 4 patches unreadable",
+        f"{NAMES[1]}_B03.tif cannot be read",
+        "store-unreadable.csv",
+        "49%",
+    ):
         assert told in str(caught.value)
     listed = pd.read_csv(out / "store-unreadable.csv")
     assert listed["name"].tolist() == [NAMES[1], "S2A_NOT_THERE"]
     assert "cannot be read" in listed["reason"][0] and "is missing" in listed["reason"][1]
-    assert files_in(out) == ["store-unreadable.csv", "store.building"]  # no half store under the store's name
+    assert files_in(out) == [
+        "store-unreadable.csv",
+        "store.building",
+    ]  # no half store under the store's name
 
 
 def test_few_unreadable_patches_are_left_out_listed_and_counted(tmp_path, bigearthnet, capsys):
     cut(bigearthnet / NAMES[1] / f"{NAMES[1]}_B03.tif", 0.5)
     split = split_list(tmp_path, [NAMES[0], NAMES[1], NAMES[2], "S2A_NOT_THERE"])
     out = tmp_path / "stores"
-    store = bigearthnet_store(bigearthnet, out / "store", split, max_unreadable=0.5)  # exactly as many as tolerated
+    store = bigearthnet_store(
+        bigearthnet, out / "store", split, max_unreadable=0.5
+    )  # exactly as many as tolerated
     assert store.names.tolist() == [NAMES[0], NAMES[2]]
     # what is there is what was read: no black image in the place of a broken one
-    np.testing.assert_array_equal(store.images, [read_rgb(bigearthnet / name) for name in (NAMES[0], NAMES[2])])
+    np.testing.assert_array_equal(
+        store.images, [read_rgb(bigearthnet / name) for name in (NAMES[0], NAMES[2])]
+    )
     assert pd.read_csv(out / "store-unreadable.csv")["name"].tolist() == [NAMES[1], "S2A_NOT_THERE"]
     assert "Left out: 2 of 4 patches unreadable" in capsys.readouterr().out
 
 
 def test_nothing_readable_at_all_is_an_error_even_if_everything_is_tolerated(tmp_path, bigearthnet):
     with pytest.raises(DataError, match="no readable patches"):
-        bigearthnet_store(bigearthnet, tmp_path / "store", split_list(tmp_path, ["S2A_X"]), max_unreadable=1.0)
+        bigearthnet_store(
+            bigearthnet, tmp_path / "store", split_list(tmp_path, ["S2A_X"]), max_unreadable=1.0
+        )
 
 
 def test_another_stretch_does_not_open_the_old_store(tmp_path, bigearthnet):
@@ -189,11 +234,21 @@ def test_another_stretch_does_not_open_the_old_store(tmp_path, bigearthnet):
 
 def test_command_line_builds_a_store(tmp_path, bigearthnet, run_module):
     split = split_list(tmp_path, NAMES[:2])
-    done = run_module("src.data.bigearthnet", bigearthnet, tmp_path / "store", "--split", split, "--stretch", "10000")
+    done = run_module(
+        "src.data.bigearthnet",
+        bigearthnet,
+        tmp_path / "store",
+        "--split",
+        split,
+        "--stretch",
+        "10000",
+    )
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path / 'store'}: 2 patches" in done.stdout
     store = PatchStore.open(tmp_path / "store")
-    np.testing.assert_array_equal(store.images, [read_rgb(bigearthnet / name, 10000.0) for name in NAMES[:2]])
+    np.testing.assert_array_equal(
+        store.images, [read_rgb(bigearthnet / name, 10000.0) for name in NAMES[:2]]
+    )
 
 
 def test_command_line_fails_in_one_line(tmp_path, bigearthnet, run_module, one_error_line):
@@ -208,7 +263,9 @@ def test_command_line_fails_in_one_line(tmp_path, bigearthnet, run_module, one_e
 
 def test_eurosat_is_read_in_natural_order_with_its_labels(tmp_path, eurosat):
     store = eurosat_store(eurosat, tmp_path / "store")
-    assert store.names.tolist() == [f"{name}_{n}" for name in CLASSES for n in (1, 2, 10)]  # not 1, 10, 2
+    assert store.names.tolist() == [
+        f"{name}_{n}" for name in CLASSES for n in (1, 2, 10)
+    ]  # not 1, 10, 2
     assert store.labels.tolist() == [label for label in range(10) for _ in range(3)]
     assert store.meta["classes"] == list(CLASSES)
     for name, image in zip(store.names, store.images, strict=True):
@@ -252,7 +309,9 @@ def test_a_cut_jpeg_is_refused_by_name(tmp_path, eurosat, keep):
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_a_jpeg_that_is_not_rgb_is_refused_by_name(tmp_path, eurosat, mode):
     Image.new(mode, (16, 16)).save(eurosat / "SeaLake" / "SeaLake_1.jpg")
-    with pytest.raises(DataError, match=rf"SeaLake_1\.jpg: expected an 8-bit RGB image, got mode {mode}"):
+    with pytest.raises(
+        DataError, match=rf"SeaLake_1\.jpg: expected an 8-bit RGB image, got mode {mode}"
+    ):
         eurosat_store(eurosat, tmp_path / "store")
 
 
@@ -266,12 +325,28 @@ def test_an_image_of_another_size_is_refused_by_name(tmp_path, eurosat):
 
 
 def test_all_bands_of_eurosat_come_in_the_order_of_bigearthnet_without_b10(tmp_path, write_band):
-    order = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"]
+    order = [
+        "B01",
+        "B02",
+        "B03",
+        "B04",
+        "B05",
+        "B06",
+        "B07",
+        "B08",
+        "B09",
+        "B10",
+        "B11",
+        "B12",
+        "B8A",
+    ]
     for label, name in enumerate(CLASSES):
         (tmp_path / "tif" / name).mkdir(parents=True)
         for n in (10, 2):
             bands = [
-                np.full((64, 64), 1000 * label + 10 * n + int(band[1:].replace("8A", "88")), np.uint16)
+                np.full(
+                    (64, 64), 1000 * label + 10 * n + int(band[1:].replace("8A", "88")), np.uint16
+                )
                 for band in order
             ]
             write_band(tmp_path / "tif" / name / f"{name}_{n}.tif", np.stack(bands))
@@ -283,7 +358,9 @@ def test_all_bands_of_eurosat_come_in_the_order_of_bigearthnet_without_b10(tmp_p
     assert store.images[3, 63, 63].tolist() == [1100 + band for band in wanted]
 
 
-@pytest.mark.parametrize("bands", [np.ones((12, 8, 8), np.uint16), np.ones((13, 8, 8), np.uint8)], ids=["12", "uint8"])
+@pytest.mark.parametrize(
+    "bands", [np.ones((12, 8, 8), np.uint16), np.ones((13, 8, 8), np.uint8)], ids=["12", "uint8"]
+)
 def test_a_geotiff_of_other_bands_is_refused_by_name(tmp_path, write_band, bands):
     write_band(tmp_path / "Forest_1.tif", bands)
     with pytest.raises(DataError, match=r"Forest_1\.tif: expected 13 bands of uint16"):
@@ -302,18 +379,28 @@ def placed(root, write_band, **profile):
     for label, name in enumerate(CLASSES):
         (root / name).mkdir(parents=True)
         place = from_origin(500_000 - 320, 5_000_320 + 10_000 * label, 10, 10)
-        write_band(root / name / f"{name}_7.tif", np.ones((13, 64, 64), np.uint16), transform=place, **profile)
+        write_band(
+            root / name / f"{name}_7.tif",
+            np.ones((13, 64, 64), np.uint16),
+            transform=place,
+            **profile,
+        )
 
 
 def test_places_of_eurosat_are_read_from_its_geotiffs(tmp_path, write_band, monkeypatch):
     placed(tmp_path / "tif", write_band)
-    monkeypatch.setattr("sys.argv", ["eurosat", str(tmp_path / "tif"), str(tmp_path / "places.csv")])
+    monkeypatch.setattr(
+        "sys.argv", ["eurosat", str(tmp_path / "tif"), str(tmp_path / "places.csv")]
+    )
     main()
     table = pd.read_csv(tmp_path / "places.csv")
     assert table["name"].tolist() == [f"{name}_7" for name in CLASSES]
     np.testing.assert_allclose(table["longitude"], 15, atol=1e-5)
-    # northing 5,000,000 m is 45.1535° on the central meridian; a degree is 111.1 km there, seen through UTM's 0.9996
-    np.testing.assert_allclose(table["latitude"], 45.1535 + np.arange(10) * 10 / 0.9996 / 111.136, atol=2e-4)
+    # northing 5,000,000 m is 45.1535° on the central meridian; a degree is 111.1 km there, seen
+    # through UTM's 0.9996
+    np.testing.assert_allclose(
+        table["latitude"], 45.1535 + np.arange(10) * 10 / 0.9996 / 111.136, atol=2e-4
+    )
 
 
 def test_a_geotiff_without_a_place_is_refused_by_name(tmp_path, write_band):
@@ -327,7 +414,9 @@ def test_a_geotiff_without_a_place_is_refused_by_name(tmp_path, write_band):
 
 def labelled(path, per_class=(20, 30, 10), prefix="p"):
     patches = [
-        (f"{prefix}{c}_{i}", c, np.zeros((1, 1, 3), np.uint8)) for c, n in enumerate(per_class) for i in range(n)
+        (f"{prefix}{c}_{i}", c, np.zeros((1, 1, 3), np.uint8))
+        for c, n in enumerate(per_class)
+        for i in range(n)
     ]
     return PatchStore.write(path, patches, {})
 
@@ -339,7 +428,9 @@ def rows(split):
 def test_the_split_is_80_10_10_of_every_class_and_takes_every_patch_once(tmp_path):
     store = labelled(tmp_path / "store")
     split = stratified_split(store)
-    counted = [np.bincount(store.labels[part]).tolist() for part in (split.train, split.val, split.test)]
+    counted = [
+        np.bincount(store.labels[part]).tolist() for part in (split.train, split.val, split.test)
+    ]
     assert counted == [[16, 24, 8], [2, 3, 1], [2, 3, 1]]
     assert sorted(np.concatenate([split.train, split.val, split.test])) == list(range(60))
 
@@ -362,7 +453,9 @@ def test_the_written_split_is_the_one_that_counts(tmp_path):
     assert read.val.tolist() == sorted([*drawn.val, *drawn.test]) and len(read.test) == 0
 
 
-@pytest.mark.parametrize("other", [{"prefix": "q"}, {"per_class": (10, 30, 20)}, {"per_class": (20, 30, 11)}])
+@pytest.mark.parametrize(
+    "other", [{"prefix": "q"}, {"per_class": (10, 30, 20)}, {"per_class": (20, 30, 11)}]
+)
 def test_a_split_of_other_patches_is_refused(tmp_path, other):
     store, stranger = labelled(tmp_path / "store"), labelled(tmp_path / "other", **other)
     stratified_split(stranger)
@@ -407,7 +500,9 @@ def test_ucmerced_images_of_any_size_become_256_squares(tmp_path, ucmerced):
             np.testing.assert_array_equal(store.images[row], file)  # not resampled without need
         # the ramp is stretched as a whole, not cropped, padded or turned
         down, across, still = np.moveaxis(store.images[row + 1].astype(float), -1, 0)
-        np.testing.assert_allclose(down, np.broadcast_to((249 * centres - 0.5)[:, None], (256, 256)), atol=1)
+        np.testing.assert_allclose(
+            down, np.broadcast_to((249 * centres - 0.5)[:, None], (256, 256)), atol=1
+        )
         np.testing.assert_allclose(across, np.broadcast_to(251 * centres - 0.5, (256, 256)), atol=1)
         assert (still == 99).all()
 

@@ -10,12 +10,24 @@ from PIL import Image
 
 from src.data import demo
 from src.data.demo import PAINTERS, make_demo
-from src.data.eurosat import CLASSES
+from src.data.images import CLASSES
 
 COUNTS = {"bigearthnet": 8, "eurosat_per_class": 20, "ucmerced_per_class": 3}
 TINY = {"bigearthnet": 2, "eurosat_per_class": 2, "ucmerced_per_class": 2, "progress": False}
-SIZES = {"B02": 120, "B03": 120, "B04": 120, "B08": 120, "B05": 60, "B06": 60, "B07": 60, "B8A": 60, "B11": 60,
-         "B12": 60, "B01": 20, "B09": 20}  # fmt: skip
+SIZES = {
+    "B02": 120,
+    "B03": 120,
+    "B04": 120,
+    "B08": 120,
+    "B05": 60,
+    "B06": 60,
+    "B07": 60,
+    "B8A": 60,
+    "B11": 60,
+    "B12": 60,
+    "B01": 20,
+    "B09": 20,
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +37,9 @@ def root(tmp_path_factory):
 
 def tree(root: Path) -> dict[str, str]:
     files = (path for path in sorted(root.rglob("*")) if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
 
 
 def patches(root: Path) -> list[Path]:
@@ -33,13 +47,20 @@ def patches(root: Path) -> list[Path]:
 
 
 def images(root: Path) -> tuple[np.ndarray, np.ndarray]:
-    files = [(file, label) for label, name in enumerate(CLASSES)
-             for file in sorted((root / "eurosat/2750" / name).glob("*.jpg"))]  # fmt: skip
-    return np.stack([np.asarray(Image.open(file)) for file, _ in files]), np.array([label for _, label in files])
+    files = [
+        (file, label)
+        for label, name in enumerate(CLASSES)
+        for file in sorted((root / "eurosat/2750" / name).glob("*.jpg"))
+    ]
+    return np.stack([np.asarray(Image.open(file)) for file, _ in files]), np.array(
+        [label for _, label in files]
+    )
 
 
 def test_same_bytes_for_one_seed_and_others_for_another(tmp_path):
-    first, again, other = (tree(make_demo(tmp_path / f"{n}", seed=seed, **TINY)) for n, seed in enumerate((5, 5, 6)))
+    first, again, other = (
+        tree(make_demo(tmp_path / f"{n}", seed=seed, **TINY)) for n, seed in enumerate((5, 5, 6))
+    )
     assert first == again
     assert first.keys() == other.keys()
     same = {name for name in first if first[name] == other[name]}
@@ -49,8 +70,13 @@ def test_same_bytes_for_one_seed_and_others_for_another(tmp_path):
 
 def test_an_image_does_not_depend_on_how_many_were_made_before_it(tmp_path):
     few = tree(make_demo(tmp_path / "few", **TINY))
-    more = tree(make_demo(tmp_path / "more", **{key: value + 1 for key, value in TINY.items() if key != "progress"},
-                          progress=False))  # fmt: skip
+    more = tree(
+        make_demo(
+            tmp_path / "more",
+            **{key: value + 1 for key, value in TINY.items() if key != "progress"},
+            progress=False,
+        )
+    )
     shared = few.keys() & more.keys() - {"demo.json", "splits/train.csv"}
     assert len(shared) == len(few) - 2
     assert all(few[name] == more[name] for name in shared)
@@ -59,10 +85,17 @@ def test_an_image_does_not_depend_on_how_many_were_made_before_it(tmp_path):
 def test_patches_have_twelve_bands_of_the_right_size_and_place(root):
     corners = set()
     for folder in patches(root):
-        assert {file.name for file in folder.glob("*.tif")} == {f"{folder.name}_{band}.tif" for band in SIZES}
+        assert {file.name for file in folder.glob("*.tif")} == {
+            f"{folder.name}_{band}.tif" for band in SIZES
+        }
         for band, size in SIZES.items():
             with rasterio.open(folder / f"{folder.name}_{band}.tif") as file:
-                assert (file.count, file.height, file.width, file.dtypes) == (1, size, size, ("uint16",)), band
+                assert (file.count, file.height, file.width, file.dtypes) == (
+                    1,
+                    size,
+                    size,
+                    ("uint16",),
+                ), band
                 assert file.crs.to_epsg() == 32633
                 assert file.res == (1200 / size, 1200 / size)
                 bounds, values = file.bounds, file.read(1)
@@ -78,7 +111,13 @@ def test_patch_metadata_is_that_of_the_real_set(root):
     known = {label for _, label in PAINTERS.values()}
     for folder in patches(root):
         about = json.loads((folder / f"{folder.name}_labels_metadata.json").read_text())
-        assert set(about) == {"labels", "coordinates", "projection", "tile_source", "acquisition_date"}
+        assert set(about) == {
+            "labels",
+            "coordinates",
+            "projection",
+            "tile_source",
+            "acquisition_date",
+        }
         assert set(about["labels"]) <= known and 1 <= len(about["labels"]) <= 2
         assert rasterio.CRS.from_wkt(about["projection"]).to_epsg() == 32633
         with rasterio.open(folder / f"{folder.name}_B02.tif") as file:
@@ -112,7 +151,9 @@ def test_ucmerced_images_are_high_contrast_rgb_tiffs_two_of_them_of_odd_size(roo
     odd = 0
     for name in ("airplane", "storagetanks", "tenniscourt"):
         files = sorted((root / "UCMerced_LandUse/Images" / name).iterdir())
-        assert [file.name for file in files] == [f"{name}{n:02d}.tif" for n in range(COUNTS["ucmerced_per_class"])]
+        assert [file.name for file in files] == [
+            f"{name}{n:02d}.tif" for n in range(COUNTS["ucmerced_per_class"])
+        ]
         for file in files:
             with Image.open(file) as image:
                 assert (image.format, image.mode) == ("TIFF", "RGB")
@@ -131,7 +172,12 @@ def test_the_scene_has_the_bands_of_one_grid_a_slanted_edge_and_what_no_class_is
     layers = []
     for band in ("B02", "B03", "B04", "B08"):
         with rasterio.open(root / f"scenes/made_scene/{band}.tif") as file:
-            assert (file.count, file.shape, file.dtypes, file.nodata) == (1, (500, 620), ("uint16",), None)
+            assert (file.count, file.shape, file.dtypes, file.nodata) == (
+                1,
+                (500, 620),
+                ("uint16",),
+                None,
+            )
             assert file.crs.to_epsg() == 32633 and file.res == (10, 10)
             layers.append(file.read(1))
     scene = np.stack(layers, -1)
@@ -141,7 +187,9 @@ def test_the_scene_has_the_bands_of_one_grid_a_slanted_edge_and_what_no_class_is
     cloud, ground = scene[400:490, 400:550, :3], scene[:380, :550, :3]
     assert cloud.mean() > 2 * ground.mean()
     jpegs, _ = images(root)
-    assert abs((ground / 2750 * 255).clip(0, 255).mean() - jpegs.mean()) < 30  # of the same brightness as EuroSAT
+    assert (
+        abs((ground / 2750 * 255).clip(0, 255).mean() - jpegs.mean()) < 30
+    )  # of the same brightness as EuroSAT
 
 
 def test_other_arguments_replace_the_demo(tmp_path):
@@ -158,7 +206,9 @@ def test_a_demo_of_an_older_generator_is_replaced(tmp_path, monkeypatch):
     root = make_demo(tmp_path / "demo", **TINY)
     monkeypatch.undo()
     make_demo(root, **TINY)
-    assert json.loads((root / "demo.json").read_text())["generator_version"] == demo.GENERATOR_VERSION
+    assert (
+        json.loads((root / "demo.json").read_text())["generator_version"] == demo.GENERATOR_VERSION
+    )
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):

@@ -1,4 +1,6 @@
-"""Downloads from a server of our own on 127.0.0.1: cut, wrong, gone, and archives that mean no good."""
+"""Downloads from a server of our own on 127.0.0.1: cut, wrong, gone, and archives that mean no
+good.
+"""
 
 import hashlib
 import http.server
@@ -11,14 +13,16 @@ import numpy as np
 import pytest
 
 from src.data.download import SETS, Remote, fetch, unpack
-from src.data.store import DataError
+from src.errors import DataError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
 
 
 @pytest.fixture
 def server():
-    """A server with `.content`, that sends no more than `.cut` bytes, with or without `.ranges`; it notes `.asked`."""
+    """A server with `.content`, that sends no more than `.cut` bytes, with or without `.ranges`; it
+    notes `.asked`.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -39,7 +43,9 @@ def server():
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as httpd:
         httpd.content, httpd.cut, httpd.ranges, httpd.asked = CONTENT, None, True, []
         httpd.url = f"http://127.0.0.1:{httpd.server_port}/file"
-        threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         yield httpd
         httpd.shutdown()
 
@@ -58,7 +64,9 @@ def test_a_file_arrives_once_and_is_verified(tmp_path, server):
 @pytest.mark.parametrize("ranges", [True, False], ids=["continues", "sends all again"])
 def test_a_cut_connection_is_taken_up_where_it_broke(tmp_path, server, ranges):
     server.cut, server.ranges = 100_000, ranges
-    with pytest.raises(DataError, match=r"no connection to http.*Run again to go on from the 100,000 bytes"):
+    with pytest.raises(
+        DataError, match=r"no connection to http.*Run again to go on from the 100,000 bytes"
+    ):
         fetch(remote(server), tmp_path)
     assert not (tmp_path / "set/file.bin").exists()
     server.cut = None
@@ -82,7 +90,9 @@ def test_a_wrong_checksum_is_refused_and_not_taken_for_a_beginning(tmp_path, ser
 def test_offline_says_where_to_put_the_file(tmp_path, server):
     server.shutdown()
     server.server_close()
-    with pytest.raises(DataError, match=r"without internet, download it elsewhere and put it at .*set/file\.bin\."):
+    with pytest.raises(
+        DataError, match=r"without internet, download it elsewhere and put it at .*set/file\.bin\."
+    ):
         fetch(remote(server), tmp_path)
 
 
@@ -103,7 +113,9 @@ def zipped(*names):
 def test_an_archive_is_unpacked_once(tmp_path, server):
     server.content = zipped("2750/Forest/Forest_1.jpg")
     wanted = remote(server, server.content, inside="2750", folder="set/2750")
-    (tmp_path / "set/file.bin.unpacking/2750/Forest").mkdir(parents=True)  # unpacking was stopped once
+    (tmp_path / "set/file.bin.unpacking/2750/Forest").mkdir(
+        parents=True
+    )  # unpacking was stopped once
     for _ in range(2):
         assert fetch(wanted, tmp_path) == tmp_path / "set/2750"
     assert (tmp_path / "set/2750/Forest/Forest_1.jpg").read_text() == "x" and len(server.asked) == 1
@@ -143,5 +155,9 @@ def test_every_address_is_pinned_with_a_checksum():
 
 
 def test_the_command_fails_in_one_line(tmp_path, run_module, one_error_line, monkeypatch):
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there: offline, wherever this runs
-    assert "no connection to https://" in one_error_line(run_module("src.data.download", "eurosat", "--data", tmp_path))
+    monkeypatch.setenv(
+        "https_proxy", "http://127.0.0.1:9"
+    )  # nobody listens there: offline, wherever this runs
+    assert "no connection to https://" in one_error_line(
+        run_module("src.data.download", "eurosat", "--data", tmp_path)
+    )

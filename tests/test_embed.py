@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 from src import checkpoints
-from src.data.eurosat import CLASSES, eurosat_store
-from src.data.store import DataError, read_image
+from src.augmentations.evaluation_transform import prepare
+from src.data.images import CLASSES, eurosat_store, read_image
 from src.embed import embed_to_files
 from src.encoders import Classifier, build_encoder
-from src.probes import prepare
-from src.runtime import pick
+from src.errors import DataError
+from src.runs.runtime import pick
 
 FLOAT32 = pick("cpu", "float32")
 
@@ -38,18 +38,42 @@ def alone(encoder, image):
 def test_a_folder_of_any_images_row_by_row(tmp_path, encoder, checkpoint, run_module):
     rng, folder = np.random.default_rng(0), tmp_path / "images"
     (folder / "deep").mkdir(parents=True)
-    for name, size in (("b.png", (16, 16)), ("a.tif", (40, 30)), ("deep/c.JPG", (64, 64)), ("d.png", (16, 16))):
+    for name, size in (
+        ("b.png", (16, 16)),
+        ("a.tif", (40, 30)),
+        ("deep/c.JPG", (64, 64)),
+        ("d.png", (16, 16)),
+    ):
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
     (folder / "notes.txt").write_text("not an image")
-    done = run_module("src.embed", folder, "--checkpoint", checkpoint, "--out", tmp_path / "out", "--batch-size", 3,
-                      "--precision", "float32")  # fmt: skip
+    done = run_module(
+        "src.embed",
+        folder,
+        "--checkpoint",
+        checkpoint,
+        "--out",
+        tmp_path / "out",
+        "--batch-size",
+        3,
+        "--precision",
+        "float32",
+    )
     assert done.returncode == 0 and "(4, 256)" in done.stdout, done.stderr
-    features, index = np.load(tmp_path / "out/features.npy"), pd.read_parquet(tmp_path / "out/index.parquet")
-    assert list(index["name"]) == ["a.tif", "b.png", "d.png", "deep/c.JPG"] and features.dtype == np.float32
+    features, index = (
+        np.load(tmp_path / "out/features.npy"),
+        pd.read_parquet(tmp_path / "out/index.parquet"),
+    )
+    assert (
+        list(index["name"]) == ["a.tif", "b.png", "d.png", "deep/c.JPG"]
+        and features.dtype == np.float32
+    )
     assert index.attrs == {"checkpoint": "best.pth", "encoder": "custom_cnn"}
     for name, row in zip(index["name"], features, strict=True):
         np.testing.assert_allclose(row, alone(encoder, read_image(folder / name)), atol=1e-5)
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["features.npy", "index.parquet"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "features.npy",
+        "index.parquet",
+    ]
 
 
 def test_a_store_keeps_its_labels_and_a_classifier_gives_its_encoder(tmp_path, eurosat, encoder):
@@ -57,7 +81,9 @@ def test_a_store_keeps_its_labels_and_a_classifier_gives_its_encoder(tmp_path, e
     config = {"encoder": "custom_cnn", "in_channels": 3, "image_size": 16, "dropout": 0.1}
     state = {"classifier": checkpoints.clean_state(Classifier(encoder))}
     path = checkpoints.save(tmp_path / "c.pth", state, {"config": config, "classes": list(CLASSES)})
-    features, index = embed_to_files(tmp_path / "store", path, tmp_path / "out", runtime=FLOAT32, batch_size=7)
+    features, index = embed_to_files(
+        tmp_path / "store", path, tmp_path / "out", runtime=FLOAT32, batch_size=7
+    )
     table = pd.read_parquet(index)
     assert list(table["name"]) == list(store.names)
     assert list(table["label"]) == [CLASSES[label] for label in store.labels]

@@ -1,4 +1,6 @@
-"""The encoder's shape, the heads, and what the stages and layers promise to unfreezing and to MC Dropout."""
+"""The encoder's shape, the heads, and what the stages and layers promise to unfreezing and to MC
+Dropout.
+"""
 
 import itertools
 import os
@@ -11,7 +13,14 @@ import timm
 import torch
 from torch import nn
 
-from src.encoders import ENCODERS, TIMM_NAMES, Classifier, build_encoder, classification_head, projection_head
+from src.encoders import (
+    ENCODERS,
+    TIMM_NAMES,
+    Classifier,
+    build_encoder,
+    classification_head,
+    projection_head,
+)
 
 torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
 
@@ -26,11 +35,14 @@ def images(channels=3, size=16, n=2):
 
 
 def test_parameter_count():
-    # 9·(3·64 + 64·64 + 64·128 + 128·128 + 128·256 + 256·256) of the convolutions, 2·2·(64 + 128 + 256) of batch norm
+    # 9·(3·64 + 64·64 + 64·128 + 128·128 + 128·256 + 256·256) of the convolutions, 2·2·(64 + 128 +
+    # 256) of batch norm
     assert sum(p.numel() for p in encoder().parameters()) == 1_146_304
 
 
-@pytest.mark.parametrize(("name", "millions"), [("custom_cnn", 1.1), ("resnet50", 23.5), ("vit_b_16", 85.8)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("custom_cnn", 1.1), ("resnet50", 23.5), ("vit_b_16", 85.8)]
+)
 def test_sizes_are_those_of_the_papers(name, millions):
     size = 64 if name == "custom_cnn" else 224
     count = sum(p.numel() for p in build_encoder(name, image_size=size).parameters())
@@ -64,7 +76,16 @@ def test_every_parameter_belongs_to_exactly_one_stage(name):
 
 
 def test_each_stage_is_two_convolutions_then_pooling_then_dropout():
-    kinds = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.Dropout2d]
+    kinds = [
+        nn.Conv2d,
+        nn.BatchNorm2d,
+        nn.ReLU,
+        nn.Conv2d,
+        nn.BatchNorm2d,
+        nn.ReLU,
+        nn.MaxPool2d,
+        nn.Dropout2d,
+    ]
     for stage in encoder().stages:
         assert [type(layer) for layer in stage] == kinds
 
@@ -85,11 +106,13 @@ def test_weights_load_into_timms_own_network_strictly_and_give_its_features(name
 def test_large_encoders_train_a_step_at_both_sizes_of_the_study(name, size):
     torch.manual_seed(0)
     model = Classifier(build_encoder(name, image_size=size), 4)
-    before = [p.detach().clone() for p in (model.stages[0].parameters())]
+    before = [p.detach().clone() for p in model.stages[0].parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model(images(size=size)).logsumexp(1).sum().backward()
     optimizer.step()
-    assert any(not torch.equal(a, b) for a, b in zip(before, model.stages[0].parameters(), strict=True))
+    assert any(
+        not torch.equal(a, b) for a, b in zip(before, model.stages[0].parameters(), strict=True)
+    )
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
@@ -97,7 +120,8 @@ def test_large_encoders_train_a_step_at_both_sizes_of_the_study(name, size):
 def test_the_vit_has_a_position_for_every_patch_and_the_class_token(size, patches):
     vit = build_encoder("vit_b_16", image_size=size)
     assert vit.pos_embed.shape == (1, patches + 1, 768)
-    # a position is the patch's own: moving a patch must change the features, as it does in timm's network
+    # a position is the patch's own: moving a patch must change the features, as it does in timm's
+    # network
     x = images(size=size, n=1)
     assert not torch.allclose(vit.eval()(x), vit(x.roll(16, dims=3)))
 
@@ -113,7 +137,9 @@ def test_dropout_of_the_large_encoders_falls_on_the_features_where_mc_dropout_se
     features = model(images())
     *trunk, last = model.layers()
     assert isinstance(last, nn.Dropout) and last.p == 0.5
-    assert not any(isinstance(m, nn.Dropout) and m.p > 0 for layer in trunk for m in layer.modules())
+    assert not any(
+        isinstance(m, nn.Dropout) and m.p > 0 for layer in trunk for m in layer.modules()
+    )
     last.train()  # all that MC Dropout does
     dropped = model(images())
     assert ((dropped == 0) | torch.isclose(dropped, 2 * features)).all() and (dropped == 0).any()
@@ -124,12 +150,17 @@ def test_imagenet_weights_that_cannot_be_fetched_are_an_error_that_says_what_to_
     with tempfile.TemporaryDirectory() as empty:
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": empty}
         process = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     last = process.stderr.strip().splitlines()[-1]
     assert process.returncode == 1
     assert (
-        last.startswith("ConnectionError: the ImageNet weights of resnet50 could not be fetched") and "HF_HOME" in last
+        last.startswith("ConnectionError: the ImageNet weights of resnet50 could not be fetched")
+        and "HF_HOME" in last
     )
 
 
@@ -144,7 +175,8 @@ def test_imagenet_weights_are_timms(monkeypatch):
     model = build_encoder("vit_b_16", in_channels=4, image_size=32, imagenet=True)
     torch.manual_seed(5)
     assert torch.equal(
-        model.cls_token, create_model("vit_base_patch16_224", in_chans=4, num_classes=0, img_size=32).cls_token
+        model.cls_token,
+        create_model("vit_base_patch16_224", in_chans=4, num_classes=0, img_size=32).cls_token,
     )
 
 
@@ -155,7 +187,10 @@ def test_the_custom_cnn_has_no_imagenet_weights():
 
 BUILDERS = {
     **{name: lambda name=name: build_encoder(name, image_size=16) for name in ENCODERS},
-    **{f"{name} classifier": lambda name=name: Classifier(build_encoder(name, image_size=16), 4) for name in ENCODERS},
+    **{
+        f"{name} classifier": lambda name=name: Classifier(build_encoder(name, image_size=16), 4)
+        for name in ENCODERS
+    },
 }
 
 
@@ -200,14 +235,17 @@ def test_any_image_size_runs_forward_and_backward(size):
 def test_gradients_reach_every_parameter():
     model = Classifier(encoder(), 4)
     model(images(n=4)).logsumexp(1).sum().backward()
-    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    silent = [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert silent == []
 
 
 def test_dropout_is_off_in_eval_and_on_in_training():
     model = encoder(dropout=0.5).eval()
     assert torch.equal(model(images()), model(images()))
-    # batch norm's own randomness is none: in training mode only the dropout mask differs between two passes
+    # batch norm's own randomness is none: in training mode only the dropout mask differs between
+    # two passes
     model.train()
     assert not torch.equal(model(images()), model(images()))
 
@@ -218,7 +256,11 @@ def test_dropout_zero_has_no_effect():
 
 
 def test_dropout_probability_arrives_in_every_dropout():
-    rates = [m.p for m in Classifier(encoder(dropout=0.3), 4, dropout=0.2).modules() if isinstance(m, nn.Dropout)]
+    rates = [
+        m.p
+        for m in Classifier(encoder(dropout=0.3), 4, dropout=0.2).modules()
+        if isinstance(m, nn.Dropout)
+    ]
     rates_2d = [m.p for m in encoder(dropout=0.3).modules() if isinstance(m, nn.Dropout2d)]
     assert (rates, rates_2d) == ([0.2, 0.2], [0.3, 0.3, 0.3])
 
@@ -265,7 +307,8 @@ def test_logits_are_float32_under_bfloat16_autocast():
 def test_features_do_not_depend_on_the_memory_layout(layout):
     model = encoder().eval()
     torch.testing.assert_close(
-        model.to(memory_format=layout)(images().contiguous(memory_format=layout)), encoder().eval()(images())
+        model.to(memory_format=layout)(images().contiguous(memory_format=layout)),
+        encoder().eval()(images()),
     )
 
 
@@ -283,7 +326,14 @@ def test_every_named_encoder_keeps_the_contract(name):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"in_channels": 0}, {"image_size": 7}, {"dropout": -0.1}, {"dropout": 1.0}, {"dropout": float("nan")}]
+    "bad",
+    [
+        {"in_channels": 0},
+        {"image_size": 7},
+        {"dropout": -0.1},
+        {"dropout": 1.0},
+        {"dropout": float("nan")},
+    ],
 )
 def test_arguments_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match="in_channels >= 1"):
@@ -292,15 +342,36 @@ def test_arguments_out_of_range_are_refused(bad):
 
 def test_documented_names_can_be_imported():
     from src.augmentations import SimCLRAugmentation, normalize, random_dihedral
+    from src.augmentations.evaluation_transform import prepare
+    from src.augmentations.resampling import resize, to_unit
     from src.losses import nt_xent, nt_xent_floor
     from src.ood import entropy, mahalanobis, mc_dropout, metrics, pixel_statistics, scores
-    from src.probes import embed, knn_accuracy, knn_probe, linear_accuracy, prepare
-    from src.resampling import resize, to_unit
-    from src.runtime import Runtime, generator, pick, record, seed_of
+    from src.probes import embed, knn_accuracy, knn_probe, linear_accuracy
+    from src.runs.runtime import Runtime, generator, pick, record, seed_of
 
     functions = [
-        normalize, random_dihedral, resize, to_unit, nt_xent, nt_xent_floor, entropy, mahalanobis, mc_dropout,
-        metrics, pixel_statistics, scores, embed, knn_accuracy, knn_probe, linear_accuracy, prepare, generator, pick,
-        record, seed_of, SimCLRAugmentation, Runtime,
-    ]  # fmt: skip
+        normalize,
+        random_dihedral,
+        resize,
+        to_unit,
+        nt_xent,
+        nt_xent_floor,
+        entropy,
+        mahalanobis,
+        mc_dropout,
+        metrics,
+        pixel_statistics,
+        scores,
+        embed,
+        knn_accuracy,
+        knn_probe,
+        linear_accuracy,
+        prepare,
+        generator,
+        pick,
+        record,
+        seed_of,
+        SimCLRAugmentation,
+        Runtime,
+    ]
     assert all(callable(f) and f.__doc__ for f in functions)

@@ -1,22 +1,31 @@
-"""Fine-tuning: stages open when they should and not before, selection sees val alone, and the result is the file's."""
+"""Fine-tuning: stages open when they should and not before, selection sees val alone, and the
+result is the file's.
+"""
 
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import src.loop
 import torch
 from torch import nn
 
 import src.finetune
-import src.loop
 from src import checkpoints
-from src.checkpoints import CheckpointError
-from src.data.eurosat import Split
+from src.data.splits import Split
 from src.encoders import Classifier, build_encoder
-from src.finetune import FinetuneConfig, finetune, open_stages, phase_table, set_open, starting_points
+from src.errors import CheckpointError
+from src.finetune import (
+    FinetuneConfig,
+    finetune,
+    open_stages,
+    phase_table,
+    set_open,
+    starting_points,
+)
 from src.probes import embed
-from src.runtime import pick
+from src.runs.runtime import pick
 
 FLOAT32 = pick("cpu", "float32")
 CLASSES = ["rows", "columns", "plain"]
@@ -25,7 +34,9 @@ N_STAGES = 4  # three of the encoder, and the head
 
 
 def patterned(n, size=16, seed=0):
-    """Red stripes, green checks and plain blue, of random brightness and noise: no flip or turn mixes them up."""
+    """Red stripes, green checks and plain blue, of random brightness and noise: no flip or turn
+    mixes them up.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 3
     y, x = np.mgrid[:size, :size]
@@ -44,7 +55,9 @@ def run(out, config=CONFIG, *, images=IMAGES, labels=LABELS, split=SPLIT, **argu
 
 
 def equal(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[key], second[key]) for key in first
+    )
 
 
 def each_epoch(monkeypatch, watch):
@@ -68,13 +81,25 @@ def learnt(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """A checkpoint as pretraining leaves it: other weights than any seed starts from, moved batch-norm averages."""
+    """A checkpoint as pretraining leaves it: other weights than any seed starts from, moved
+    batch-norm averages.
+    """
     torch.manual_seed(99)
     encoder = build_encoder("custom_cnn", 3, 16)
     encoder(torch.randn(16, 3, 16, 16))
-    about = {"config": {"encoder": "custom_cnn", "epochs": 7, "in_channels": 3, "image_size": 16, "dropout": 0.1}}
+    about = {
+        "config": {
+            "encoder": "custom_cnn",
+            "epochs": 7,
+            "in_channels": 3,
+            "image_size": 16,
+            "dropout": 0.1,
+        }
+    }
     return checkpoints.save(
-        tmp_path_factory.mktemp("pretrained") / "best.pth", {"encoder": checkpoints.clean_state(encoder)}, about
+        tmp_path_factory.mktemp("pretrained") / "best.pth",
+        {"encoder": checkpoints.clean_state(encoder)},
+        about,
     )
 
 
@@ -105,20 +130,28 @@ def test_the_studys_recipe_opens_at_epochs_10_and_20_of_100():
 
 
 def test_from_scratch_trains_as_long_with_everything_open_and_ten_times_the_rate():
-    config = FinetuneConfig(phases=(3, 4, 5), lr=2e-4, batch_size=16, dropout=0.3, seed=7, image_size=32)
+    config = FinetuneConfig(
+        phases=(3, 4, 5), lr=2e-4, batch_size=16, dropout=0.3, seed=7, image_size=32
+    )
     assert config.from_scratch() == replace(config, phases=(0, 0, 12), lr=2e-3)
     assert config.from_scratch().epochs == config.epochs == 12
-    assert all(len(open_stages(epoch, config.from_scratch().phases, N_STAGES)) == 4 for epoch in range(12))
+    assert all(
+        len(open_stages(epoch, config.from_scratch().phases, N_STAGES)) == 4 for epoch in range(12)
+    )
 
 
-@pytest.mark.parametrize("opened", [range(3, 4), range(2, 4), range(4)], ids=["head", "last stage", "all"])
+@pytest.mark.parametrize(
+    "opened", [range(3, 4), range(2, 4), range(4)], ids=["head", "last stage", "all"]
+)
 def test_open_stages_train_and_frozen_ones_are_in_eval_without_gradients(opened):
     model = Classifier(build_encoder("custom_cnn", 3, 16), 3)
     for _ in range(2):  # the second time after model.train(), as every evaluation may end
         set_open(model, opened)
         for number, stage in enumerate(model.stages):
             assert all(module.training == (number in opened) for module in stage.modules())
-            assert all(parameter.requires_grad == (number in opened) for parameter in stage.parameters())
+            assert all(
+                parameter.requires_grad == (number in opened) for parameter in stage.parameters()
+            )
         model.train()
 
 
@@ -164,14 +197,20 @@ def test_every_epoch_moves_all_of_the_open_stages_and_not_a_bit_of_the_frozen_on
     each_epoch(monkeypatch, watch)
     few = replace(SPLIT, train=np.arange(16))
     run(tmp_path, replace(CONFIG, encoder=encoder, phases=phases), split=few)
-    assert set(checked) == set(before) and len(checked) == len(before) * sum(phases)  # nothing was overlooked
+    assert set(checked) == set(before) and len(checked) == len(before) * sum(
+        phases
+    )  # nothing was overlooked
 
 
-@pytest.mark.parametrize(("encoder", "last"), [("resnet50", "layer4."), ("vit_b_16", ("blocks.11.", "norm."))])
+@pytest.mark.parametrize(
+    ("encoder", "last"), [("resnet50", "layer4."), ("vit_b_16", ("blocks.11.", "norm."))]
+)
 def test_phase_2_opens_the_studys_last_stage(encoder, last):
     model = Classifier(build_encoder(encoder, 3, 16), 3)
     set_open(model, open_stages(1, (1, 1, 1), len(model.stages)))
-    learns = {name.removeprefix("encoder.") for name, p in model.named_parameters() if p.requires_grad}
+    learns = {
+        name.removeprefix("encoder.") for name, p in model.named_parameters() if p.requires_grad
+    }
     assert learns == {
         name.removeprefix("encoder.")
         for name, _ in model.named_parameters()
@@ -193,7 +232,11 @@ def test_starting_points_are_found_by_schedule_or_by_name(pretrained):
     models, schedules = pretrained.parent, {"short": 7, "long": 70}
     checkpoints.copy(pretrained, models / checkpoints.contrastive_alias(7))
     arms = starting_points(["short", "best.pth", "imagenet"], models, schedules, "custom_cnn")
-    assert list(arms.values()) == [models / "best_contrastive_model_7Ep.pth", pretrained, "imagenet"]
+    assert list(arms.values()) == [
+        models / "best_contrastive_model_7Ep.pth",
+        pretrained,
+        "imagenet",
+    ]
     assert list(arms) == ["pretrained 7", "pretrained 7 (best)", "ImageNet"]
     with pytest.raises(CheckpointError, match=r"best_contrastive_model_70Ep\.pth"):
         starting_points(["long"], models, schedules, "custom_cnn")
@@ -204,16 +247,22 @@ def test_starting_points_are_found_by_schedule_or_by_name(pretrained):
 # Where it starts
 
 
-def test_pretrained_weights_are_in_the_model_and_stay_while_only_the_head_learns(tmp_path, pretrained):
+def test_pretrained_weights_are_in_the_model_and_stay_while_only_the_head_learns(
+    tmp_path, pretrained
+):
     result = run(tmp_path, replace(CONFIG, phases=(1, 0, 0)), pretrained=pretrained)
     state = checkpoints.load(pretrained)[0]["encoder"]
     assert equal(result.model.encoder.state_dict(), state)
     assert equal(checkpoints.load_classifier(result.checkpoint)[0].encoder.state_dict(), state)
 
 
-def test_both_arms_start_with_the_same_head_but_not_the_same_encoder(tmp_path, monkeypatch, pretrained):
+def test_both_arms_start_with_the_same_head_but_not_the_same_encoder(
+    tmp_path, monkeypatch, pretrained
+):
     starts = []
-    each_epoch(monkeypatch, lambda model, epoch, moment: starts.append(checkpoints.clean_state(model)))
+    each_epoch(
+        monkeypatch, lambda model, epoch, moment: starts.append(checkpoints.clean_state(model))
+    )
     config = replace(CONFIG, phases=(0, 0, 1))
     run(tmp_path, config, pretrained=pretrained)
     run(tmp_path, config)
@@ -221,13 +270,17 @@ def test_both_arms_start_with_the_same_head_but_not_the_same_encoder(tmp_path, m
     for name in informed:
         if name.startswith("head."):
             assert torch.equal(informed[name], naive[name])
-    assert not torch.equal(informed["encoder.stages.0.0.weight"], naive["encoder.stages.0.0.weight"])
+    assert not torch.equal(
+        informed["encoder.stages.0.0.weight"], naive["encoder.stages.0.0.weight"]
+    )
 
 
 def test_the_name_and_the_record_tell_the_arms_apart(tmp_path, learnt, pretrained):
     informed = run(tmp_path, replace(CONFIG, phases=(1, 0, 0)), pretrained=pretrained)
     accuracy = f"acc{100 * informed.val_accuracy:.2f}"
-    assert informed.checkpoint.name.startswith(f"final_supervised_model_progressive_unfr_{accuracy}_20")
+    assert informed.checkpoint.name.startswith(
+        f"final_supervised_model_progressive_unfr_{accuracy}_20"
+    )
     assert learnt.checkpoint.name.startswith("final_supervised_model_from_scratch_acc")
     assert checkpoints.load(informed.checkpoint)[1]["pretrained"] == "best.pth"
     assert checkpoints.load(learnt.checkpoint)[1]["pretrained"] is None
@@ -244,8 +297,15 @@ def test_it_learns_what_is_easy_to_tell_apart(learnt):
 
 def test_the_history_has_one_row_an_epoch(learnt):
     assert list(learnt.history.columns) == [
-        "epoch", "loss", "lr", "images_per_s", "data_share", "seconds", "open", "val_accuracy",
-    ]  # fmt: skip
+        "epoch",
+        "loss",
+        "lr",
+        "images_per_s",
+        "data_share",
+        "seconds",
+        "open",
+        "val_accuracy",
+    ]
     assert learnt.history["epoch"].tolist() == [1, 2, 3, 4, 5]
     assert learnt.history["open"].tolist() == [4] * 5
     assert learnt.history["lr"].is_monotonic_decreasing
@@ -254,7 +314,10 @@ def test_the_history_has_one_row_an_epoch(learnt):
 def test_the_checkpoint_holds_the_first_epoch_best_on_val(learnt):
     about = checkpoints.load(learnt.checkpoint)[1]
     assert about["epoch"] == learnt.history["val_accuracy"].argmax() + 1
-    assert about["metrics"] == {"val_accuracy": learnt.val_accuracy, "test_accuracy": learnt.test_accuracy}
+    assert about["metrics"] == {
+        "val_accuracy": learnt.val_accuracy,
+        "test_accuracy": learnt.test_accuracy,
+    }
     assert learnt.val_accuracy == learnt.history["val_accuracy"].max()
     assert about["classes"] == CLASSES and about["data"] == {"kind": "patterns"}
 
@@ -271,7 +334,9 @@ def test_the_reported_test_accuracy_is_the_loaded_checkpoints(learnt):
 
 def test_the_epoch_is_selected_on_val_and_test_is_seen_once_at_the_end(tmp_path, monkeypatch):
     seen, states = [], []
-    right = iter([5, 14, 14, 9])  # of the 17 val images, by epoch: the second is best, and before its equal
+    right = iter(
+        [5, 14, 14, 9]
+    )  # of the 17 val images, by epoch: the second is best, and before its equal
 
     def told(model, images, size, runtime):
         seen.append(images)
@@ -294,7 +359,9 @@ def test_the_epoch_is_selected_on_val_and_test_is_seen_once_at_the_end(tmp_path,
 
 def test_only_training_rows_are_trained_on_with_their_own_labels(tmp_path, monkeypatch):
     batches, real = [], src.finetune.prepare
-    monkeypatch.setattr(src.finetune, "prepare", lambda images, *rest: batches.append(images) or real(images, *rest))
+    monkeypatch.setattr(
+        src.finetune, "prepare", lambda images, *rest: batches.append(images) or real(images, *rest)
+    )
     targets, cross_entropy = [], src.finetune.F.cross_entropy
 
     def watch(logits, labels):
@@ -314,8 +381,14 @@ def test_only_training_rows_are_trained_on_with_their_own_labels(tmp_path, monke
 
 def test_two_runs_of_one_seed_agree_bit_by_bit_and_another_seed_does_not(tmp_path):
     config = replace(CONFIG, phases=(1, 1, 1))
-    first, second, other = (run(tmp_path / str(n), replace(config, seed=s)) for n, s in enumerate([1, 1, 2]))
-    assert first.history["loss"].tolist() == second.history["loss"].tolist() != other.history["loss"].tolist()
+    first, second, other = (
+        run(tmp_path / str(n), replace(config, seed=s)) for n, s in enumerate([1, 1, 2])
+    )
+    assert (
+        first.history["loss"].tolist()
+        == second.history["loss"].tolist()
+        != other.history["loss"].tolist()
+    )
     np.testing.assert_array_equal(first.test_logits, second.test_logits)
     assert equal(first.model.state_dict(), second.model.state_dict())
 
@@ -341,7 +414,9 @@ def test_data_and_labels_are_only_read(tmp_path):
 def test_a_label_outside_the_classes_is_refused(tmp_path, label):
     labels = LABELS.copy()
     labels[60] = label  # in the test rows: found before an hour of training, not after
-    with pytest.raises(ValueError, match=r"labels run from -?[0-9] to [0-9], but there are 3 classes"):
+    with pytest.raises(
+        ValueError, match=r"labels run from -?[0-9] to [0-9], but there are 3 classes"
+    ):
         run(tmp_path, labels=labels)
 
 
@@ -354,12 +429,16 @@ def test_a_batch_that_training_rows_cannot_fill_is_refused(tmp_path, batch_size)
 def test_pretrained_weights_of_another_encoder_are_refused(tmp_path):
     about = {"config": {"encoder": "resnet18", "in_channels": 3, "image_size": 16, "dropout": 0.1}}
     file = checkpoints.save(tmp_path / "a.pth", {"encoder": {}}, about)
-    with pytest.raises(CheckpointError, match="holds the encoder 'resnet18', expected 'custom_cnn'"):
+    with pytest.raises(
+        CheckpointError, match="holds the encoder 'resnet18', expected 'custom_cnn'"
+    ):
         run(tmp_path / "models", pretrained=file)
 
 
 def test_pretrained_weights_for_other_channels_are_refused(tmp_path):
-    about = {"config": {"encoder": "custom_cnn", "in_channels": 4, "image_size": 16, "dropout": 0.1}}
+    about = {
+        "config": {"encoder": "custom_cnn", "in_channels": 4, "image_size": 16, "dropout": 0.1}
+    }
     state = {"encoder": build_encoder("custom_cnn", 4, 16).state_dict()}
     with pytest.raises(CheckpointError, match="size mismatch"):
         run(tmp_path / "models", pretrained=checkpoints.save(tmp_path / "a.pth", state, about))

@@ -1,4 +1,6 @@
-"""BigEarthNet in all its forms into one store: the same bytes from each, after any kill, and nothing made up."""
+"""BigEarthNet in all its forms into one store: the same bytes from each, after any kill, and
+nothing made up.
+"""
 
 import errno
 import json
@@ -18,15 +20,20 @@ import rasterio
 import zstandard
 
 from src.data import ingest
-from src.data.bigearthnet import OFFICIAL, account, bigearthnet_store, read_list
-from src.data.patch import ALL_BANDS, PIXELS, RGB, as_rgb, read_patch, read_rgb
-from src.data.sources import detect
-from src.data.store import DataError, PatchStore
+from src.data.bands import ALL_BANDS, RGB, as_rgb
+from src.data.bigearthnet import bigearthnet_store
+from src.data.bigearthnet.patch import PIXELS, read_patch, read_rgb
+from src.data.bigearthnet.selection import OFFICIAL, account, read_list
+from src.data.bigearthnet.sources import detect
+from src.data.store import PatchStore
+from src.errors import DataError
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """Waiting for the disk is for power cuts; a kill does not need it, and a busy machine takes seconds for each."""
+    """Waiting for the disk is for power cuts; a kill does not need it, and a busy machine takes
+    seconds for each.
+    """
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
@@ -84,22 +91,30 @@ def forms(real_patches, real_archive, tmp_path_factory):
 
 
 @pytest.mark.parametrize("bands", ["rgb", "all"])
-@pytest.mark.parametrize("form", ["v1 folders", "v2 folders", "tar", "v1 tar.gz", "v2 tar.zst", "tar.bz2"])
+@pytest.mark.parametrize(
+    "form", ["v1 folders", "v2 folders", "tar", "v1 tar.gz", "v2 tar.zst", "tar.bz2"]
+)
 def test_every_source_gives_the_same_bytes(tmp_path, real_patches, forms, form, bands):
     chosen = names_of(real_patches)[::-1][:5]  # an order of its own, and not all
     (tmp_path / "list.csv").write_text("\n".join(chosen))
     store = bigearthnet_store(forms[form], tmp_path / "store", tmp_path / "list.csv", bands=bands)
     assert store.names.tolist() == chosen
-    expected = [plainly_read(real_patches / name, RGB if bands == "rgb" else ALL_BANDS) for name in chosen]
+    expected = [
+        plainly_read(real_patches / name, RGB if bands == "rgb" else ALL_BANDS) for name in chosen
+    ]
     if bands == "rgb":
         expected = [(image / 2750.0 * 255).clip(0, 255).astype(np.uint8) for image in expected]
     np.testing.assert_array_equal(store.images, expected)
-    reference = bigearthnet_store(forms["v1 folders"], tmp_path / "reference", tmp_path / "list.csv", bands=bands)
+    reference = bigearthnet_store(
+        forms["v1 folders"], tmp_path / "reference", tmp_path / "list.csv", bands=bands
+    )
     assert contents(store) == contents(reference)
 
 
 def plainly_read(folder, bands):
-    """The obvious way: GDAL, one band after another, each enlarged to 120 pixels by GDAL's nearest."""
+    """The obvious way: GDAL, one band after another, each enlarged to 120 pixels by GDAL's
+    nearest.
+    """
     layers = []
     for band in bands:
         with rasterio.open(folder / f"{folder.name}_{band}.tif") as file:
@@ -109,29 +124,49 @@ def plainly_read(folder, bands):
 
 @pytest.mark.parametrize("form", ["v1 folders", "v2 tar.zst"])
 def test_without_a_list_all_patches_come_by_name(tmp_path, real_patches, forms, form):
-    assert bigearthnet_store(forms[form], tmp_path / "store").names.tolist() == names_of(real_patches)
+    assert bigearthnet_store(forms[form], tmp_path / "store").names.tolist() == names_of(
+        real_patches
+    )
 
 
 @pytest.mark.parametrize("form", ["v2 folders", "v2 tar.zst"])
-def test_the_metadata_of_v2_chooses_split_and_excludes_what_it_flags(tmp_path, real_patches, forms, form, capsys):
+def test_the_metadata_of_v2_chooses_split_and_excludes_what_it_flags(
+    tmp_path, real_patches, forms, form, capsys
+):
     names = names_of(real_patches)
-    table = pd.DataFrame({
-        "patch_id": names, "labels": [["Pastures"]] * 6, "split": ["train"] * 4 + ["validation", "test"],
-        "country": ["Ireland", "Portugal", "Ireland", "Ireland", "Finland", "Finland"],
-        "contains_seasonal_snow": [False, False, True, False, False, False],
-        "contains_cloud_or_shadow": [False] * 6,
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "patch_id": names,
+            "labels": [["Pastures"]] * 6,
+            "split": ["train"] * 4 + ["validation", "test"],
+            "country": ["Ireland", "Portugal", "Ireland", "Ireland", "Finland", "Finland"],
+            "contains_seasonal_snow": [False, False, True, False, False, False],
+            "contains_cloud_or_shadow": [False] * 6,
+        }
+    )
     table.iloc[::-1].to_parquet(tmp_path / "metadata.parquet")  # its order is the store's
     where = {"metadata": tmp_path / "metadata.parquet"}
     store = bigearthnet_store(forms[form], tmp_path / "train", "train", **where)
     assert store.names.tolist() == [names[3], names[1], names[0]]
     assert store.meta["counts"] == {
-        "listed": 4, "contains_seasonal_snow": 1, "contains_cloud_or_shadow": 0, "absent": 0, "unreadable": 0
-    }  # fmt: skip
-    assert "3 patches stored = 4 listed − 1 contains_seasonal_snow; officially 269,695" in capsys.readouterr().out
-    assert bigearthnet_store(forms[form], tmp_path / "val", "val", **where).names.tolist() == [names[4]]
+        "listed": 4,
+        "contains_seasonal_snow": 1,
+        "contains_cloud_or_shadow": 0,
+        "absent": 0,
+        "unreadable": 0,
+    }
+    assert (
+        "3 patches stored = 4 listed − 1 contains_seasonal_snow; officially 269,695"
+        in capsys.readouterr().out
+    )
+    assert bigearthnet_store(forms[form], tmp_path / "val", "val", **where).names.tolist() == [
+        names[4]
+    ]
     irish = bigearthnet_store(forms[form], tmp_path / "ie", "train", **where, countries=["Ireland"])
-    assert irish.names.tolist() == [names[3], names[0]] and irish.meta["counts"]["other countries"] == 1
+    assert (
+        irish.names.tolist() == [names[3], names[0]]
+        and irish.meta["counts"]["other countries"] == 1
+    )
     with pytest.raises(DataError, match=r"no split 'trian'.*'test', 'train', 'validation'"):
         bigearthnet_store(forms[form], tmp_path / "typo", "trian", **where)
 
@@ -144,7 +179,9 @@ def test_the_metadata_of_v2_chooses_split_and_excludes_what_it_flags(tmp_path, r
         (b"a,b\n1,2\n", "no column 'patch_id' in"),
     ],
 )
-def test_metadata_that_is_missing_damaged_or_of_something_else_is_told(tmp_path, real_patches, content, told):
+def test_metadata_that_is_missing_damaged_or_of_something_else_is_told(
+    tmp_path, real_patches, content, told
+):
     file = tmp_path / ("metadata.csv" if content and b"," in content else "metadata.parquet")
     if content:
         file.write_bytes(content)
@@ -156,12 +193,21 @@ def test_the_source_is_detected_said_in_one_line_and_overridable(tmp_path, forms
     said = {}
     for form, root in forms.items():
         bigearthnet_store(root, tmp_path / form)
-        (said[form],) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("BigEarthNet from")]
+        (said[form],) = [
+            line
+            for line in capsys.readouterr().out.splitlines()
+            if line.startswith("BigEarthNet from")
+        ]
     assert "BigEarthNet-S2-Example (patch folders)" in said["v1 folders"]
     assert "BigEarthNet-S2 (patch folders in tile folders)" in said["v2 folders"]
-    assert all("archive, streamed without extracting" in said[form] for form in ("tar", "v1 tar.gz", "v2 tar.zst"))
+    assert all(
+        "archive, streamed without extracting" in said[form]
+        for form in ("tar", "v1 tar.gz", "v2 tar.zst")
+    )
     with pytest.raises(DataError, match=r"6 of 6 patches unreadable.*is missing"):
-        bigearthnet_store(forms["v1 folders"], tmp_path / "wrong", layout="tiles", split=listed(tmp_path, forms))
+        bigearthnet_store(
+            forms["v1 folders"], tmp_path / "wrong", layout="tiles", split=listed(tmp_path, forms)
+        )
     with pytest.raises(DataError, match="holds no patches: expected"):
         (tmp_path / "empty" / "x").mkdir(parents=True)
         detect(tmp_path / "empty")
@@ -188,7 +234,9 @@ def test_a_cut_archive_is_refused_and_a_whole_one_continues(tmp_path, forms, for
     assert not (tmp_path / "store").exists()
     shutil.copy(forms[form], archive)
     store = bigearthnet_store(archive, tmp_path / "store", listed(tmp_path, forms))
-    assert contents(store) == contents(bigearthnet_store(archive, tmp_path / "again", listed(tmp_path, forms)))
+    assert contents(store) == contents(
+        bigearthnet_store(archive, tmp_path / "again", listed(tmp_path, forms))
+    )
 
 
 # Selection
@@ -200,30 +248,44 @@ def test_lists_exclusions_months_and_fractions_are_counted(tmp_path, real_patche
     (tmp_path / "snow.csv").write_text(f"{names[0]}\n")
     pd.Series(names[1:2]).to_csv(tmp_path / "clouds.csv.bz2", index=False, header=False)
     lists = [tmp_path / "snow.csv", tmp_path / "clouds.csv.bz2"]
-    store = bigearthnet_store(real_patches, tmp_path / "clear", tmp_path / "train.csv", exclude=lists)
+    store = bigearthnet_store(
+        real_patches, tmp_path / "clear", tmp_path / "train.csv", exclude=lists
+    )
     assert store.names.tolist() == names[2:]
-    told = "4 patches stored = 6 listed − 2 on exclusion lists; officially 269,695, of which 269,689 were not listed"
+    told = (
+        "4 patches stored = 6 listed − 2 on exclusion lists; officially 269,695, of which 269,689"
+        " were not listed"
+    )
     assert told in capsys.readouterr().out
 
     month = int(names[-1].split("_")[2][4:6])
     store = bigearthnet_store(real_patches, tmp_path / "month", months=[month])
-    assert store.names.tolist() == [name for name in names if f"_2017{month:02}" in name or f"_2018{month:02}" in name]
+    assert store.names.tolist() == [
+        name for name in names if f"_2017{month:02}" in name or f"_2018{month:02}" in name
+    ]
 
-    halves = [bigearthnet_store(real_patches, tmp_path / f"half{i}", fraction=0.5, seed=i // 2).names for i in range(4)]
+    halves = [
+        bigearthnet_store(real_patches, tmp_path / f"half{i}", fraction=0.5, seed=i // 2).names
+        for i in range(4)
+    ]
     assert all(len(half) == 3 and list(half) == sorted(half) for half in halves)
     assert list(halves[0]) == list(halves[1]) != list(halves[2])
     with pytest.raises(DataError, match=r"no patches to read .*6 listed, 6 other months"):
         bigearthnet_store(real_patches, tmp_path / "none", months=[13])
 
 
-def test_countries_of_v1_come_from_the_table_of_bigearthnet_common(tmp_path, real_patches, real_archive):
+def test_countries_of_v1_come_from_the_table_of_bigearthnet_common(
+    tmp_path, real_patches, real_archive
+):
     table = pd.read_csv(real_archive.with_name("s1_s2_name_country_season.csv.bz2"))
     assert len(table) == OFFICIAL["v1"][None]
     table = table[table["s2_name"].isin(names_of(real_patches))]  # the whole takes seconds to read
     table.to_csv(tmp_path / "countries.csv.bz2", index=False)
     expected = sorted(table["s2_name"][table["country"] == "Ireland"])
     where = {"metadata": tmp_path / "countries.csv.bz2", "countries": ["Ireland"]}
-    store = bigearthnet_store(real_patches, tmp_path / "store", listed(tmp_path, {"v1 folders": real_patches}), **where)
+    store = bigearthnet_store(
+        real_patches, tmp_path / "store", listed(tmp_path, {"v1 folders": real_patches}), **where
+    )
     assert store.names.tolist() == expected and 0 < len(expected) < 6
     with pytest.raises(DataError, match="no column 'country'"):
         bigearthnet_store(real_patches, tmp_path / "other", countries=["Ireland"])
@@ -236,9 +298,14 @@ def test_the_official_lists_have_the_official_counts(real_archive, split):
 
 
 def test_the_account_explains_every_difference():
-    assert account({"listed": 10, "absent": 0}, 10) == "10 patches stored = 10 listed (the official number)"
-    assert account({"listed": 9, "absent": 2, "unreadable": 1}, 10) == (
-        "6 patches stored = 9 listed − 2 absent − 1 unreadable; officially 10, of which 1 were not listed"
+    assert (
+        account({"listed": 10, "absent": 0}, 10)
+        == "10 patches stored = 10 listed (the official number)"
+    )
+    assert (
+        account({"listed": 9, "absent": 2, "unreadable": 1}, 10)
+        == "6 patches stored = 9 listed − 2 absent − 1 unreadable; officially 10, of which 1 were"
+        " not listed"
     )
 
 
@@ -252,7 +319,9 @@ def test_twelve_bands_keep_their_numbers_and_are_repeated_to_10_m(real_patches):
     for layer, band in enumerate(ALL_BANDS):
         with rasterio.open(folder / f"{folder.name}_{band}.tif") as file:
             assert file.width == PIXELS[band]
-            np.testing.assert_array_equal(image[:: 120 // PIXELS[band], :: 120 // PIXELS[band], layer], file.read(1))
+            np.testing.assert_array_equal(
+                image[:: 120 // PIXELS[band], :: 120 // PIXELS[band], layer], file.read(1)
+            )
     np.testing.assert_array_equal(as_rgb(image), read_rgb(folder))
 
 
@@ -260,19 +329,31 @@ def test_percentiles_span_the_patch_and_keep_its_colours(real_patches):
     folder = real_patches / names_of(real_patches)[0]
     image, plain = read_rgb(folder, "percentile"), plainly_read(folder, RGB)
     low, high = np.percentile(plain, (2, 98))
-    np.testing.assert_array_equal(image, ((plain - low) / (high - low) * 255).clip(0, 255).astype(np.uint8))
+    np.testing.assert_array_equal(
+        image, ((plain - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
+    )
     assert np.percentile(image, (1, 99)).tolist() == [0, 255]
 
 
 def test_meta_names_bands_stretch_and_resampling(tmp_path, real_patches):
     rgb = bigearthnet_store(real_patches, tmp_path / "rgb", stretch="percentile").meta
     every = bigearthnet_store(real_patches, tmp_path / "all", bands="all").meta
-    assert (rgb["kind"], rgb["bands"], rgb["stretch"]) == ("bigearthnet-v1-rgb", list(RGB), "percentile")
-    assert (every["kind"], every["bands"], every["resampling"]) == ("bigearthnet-v1-all", list(ALL_BANDS), "nearest")
+    assert (rgb["kind"], rgb["bands"], rgb["stretch"]) == (
+        "bigearthnet-v1-rgb",
+        list(RGB),
+        "percentile",
+    )
+    assert (every["kind"], every["bands"], every["resampling"]) == (
+        "bigearthnet-v1-all",
+        list(ALL_BANDS),
+        "nearest",
+    )
     assert "stretch" not in every and every["shape"] == [6, 120, 120, 12]
 
 
-@pytest.mark.parametrize("wrong", [{"stretch": 0}, {"stretch": "auto"}, {"bands": "nir"}, {"fraction": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"stretch": 0}, {"stretch": "auto"}, {"bands": "nir"}, {"fraction": 0}]
+)
 def test_settings_that_make_no_sense_are_refused(tmp_path, real_patches, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         bigearthnet_store(real_patches, tmp_path / "store", **wrong)
@@ -300,7 +381,9 @@ def test_geotiffs_written_otherwise_are_read_too(tmp_path, write_patch, write_ba
 
 @pytest.fixture
 def broken(tmp_path, real_patches, write_band):
-    """Copies of real patches, each broken in its own way: folder, list, and the reason expected for each."""
+    """Copies of real patches, each broken in its own way: folder, list, and the reason expected for
+    each.
+    """
     root = tmp_path / "BigEarthNet-v1.0"
     sources = names_of(real_patches)
     reasons = {}
@@ -319,11 +402,21 @@ def broken(tmp_path, real_patches, write_band):
     file.write_bytes(file.read_bytes()[:20000])
     patch("zero bytes", r"_B03\.tif cannot be read \(0 bytes\)").write_bytes(b"")
     patch("zeros", r"_B03\.tif cannot be read").write_bytes(bytes(29192))
-    write_band(patch("size", r"_B03\.tif: expected 1 band of 120×120, got 1 of 60×60"), np.ones((60, 60), np.uint16))
+    write_band(
+        patch("size", r"_B03\.tif: expected 1 band of 120×120, got 1 of 60×60"),
+        np.ones((60, 60), np.uint16),
+    )
     patch("missing band", r"_B03\.tif is missing").unlink()
-    write_band(patch("dtype", r"_B03\.tif: expected uint16 .* got float32"), np.ones((120, 120), np.float32))
+    write_band(
+        patch("dtype", r"_B03\.tif: expected uint16 .* got float32"),
+        np.ones((120, 120), np.float32),
+    )
     write_band(patch("two bands", r"_B03\.tif: expected 1 band"), np.ones((2, 120, 120), np.uint16))
-    write_band(patch("nodata", r"_B03\.tif holds 14400 pixels of nodata"), np.zeros((120, 120), np.uint16), nodata=0)
+    write_band(
+        patch("nodata", r"_B03\.tif holds 14400 pixels of nodata"),
+        np.zeros((120, 120), np.uint16),
+        nodata=0,
+    )
     file = patch("json", "_labels_metadata.json is not JSON")
     next(file.parent.glob("*.json")).write_text('{"labels": ["Past')
     shutil.rmtree(patch("absent", " is missing: listed, but").parent)
@@ -340,7 +433,9 @@ def test_every_kind_of_damage_is_reported_and_left_out(tmp_path, broken, form, w
     root = packed(root, tmp_path / "v1.tar.gz") if form == "archive" else root
     store = bigearthnet_store(root, tmp_path / "store", split, max_unreadable=1.0, workers=workers)
     report = pd.read_csv(tmp_path / "store-unreadable.csv")
-    assert report["name"].tolist() == [name for name, reason in reasons.items() if reason] + [next(iter(reasons))]
+    assert report["name"].tolist() == [name for name, reason in reasons.items() if reason] + [
+        next(iter(reasons))
+    ]
     *found, twice = report["reason"]
     for reason, told in zip(filter(None, reasons.values()), found, strict=True):
         assert pd.Series(told).str.contains(reason)[0], told
@@ -358,7 +453,9 @@ def test_a_patch_twice_in_an_archive_is_left_out(tmp_path, real_patches):
             tar.add(real_patches / name, f"v1/{name}")
         tar.add(real_patches / names[0], f"v1/{names[0]}")
     (tmp_path / "list.csv").write_text("\n".join([*names, "S2A_MSIL2A_20170613T101031_0_0"]))
-    store = bigearthnet_store(tmp_path / "v1.tar", tmp_path / "store", tmp_path / "list.csv", max_unreadable=0.5)
+    store = bigearthnet_store(
+        tmp_path / "v1.tar", tmp_path / "store", tmp_path / "list.csv", max_unreadable=0.5
+    )
     assert store.names.tolist() == [names[1], *names[3:]]
     report = pd.read_csv(tmp_path / "store-unreadable.csv").set_index("name")["reason"]
     assert all("v1.tar more than once" in report[name] for name in (names[0], names[2]))
@@ -379,7 +476,9 @@ def test_it_stops_before_reading_everything_when_the_data_is_bad(tmp_path, real_
 
 
 def many_patches(root, real_patches):
-    """2,000 patch folders of real files under other names (hard links: nothing is copied), RGB and JSON."""
+    """2,000 patch folders of real files under other names (hard links: nothing is copied), RGB and
+    JSON.
+    """
     sources = [real_patches / name for name in names_of(real_patches)]
     for n in range(2000):
         source, name = sources[n % 6], f"S2A_MSIL2A_20170613T101031_{n // 75}_{n % 75}"
@@ -409,7 +508,9 @@ def test_twenty_kills_in_one_ingestion_change_nothing(tmp_path, many, whole):
     for kill in range(20):
         process = killable.start(killable.build_slowly, many, tmp_path / "killed")
         while kill % 4 and process.is_alive() and lines(done) == progress[-1]:
-            time.sleep(0.001)  # three of four kills hit the reading, wherever it is; the others its start
+            time.sleep(
+                0.001
+            )  # three of four kills hit the reading, wherever it is; the others its start
         time.sleep(rng.uniform(0, 0.05))
         process.kill()
         process.join()
@@ -434,14 +535,21 @@ def test_a_kill_in_the_middle_of_a_write_changes_nothing(tmp_path, many, whole, 
     assert contents(bigearthnet_store(many, tmp_path / "killed", workers=1)) == contents(whole)
 
 
-def test_a_killed_command_takes_its_reading_processes_along_and_continues(tmp_path, many, whole, command):
-    run = {**command("src.data.bigearthnet", many, tmp_path / "store", "--workers", "2"), "stdout": subprocess.DEVNULL}
+def test_a_killed_command_takes_its_reading_processes_along_and_continues(
+    tmp_path, many, whole, command
+):
+    run = {
+        **command("src.data.bigearthnet", many, tmp_path / "store", "--workers", "2"),
+        "stdout": subprocess.DEVNULL,
+    }
     process = subprocess.Popen(**run, stderr=subprocess.DEVNULL)
     images = tmp_path / "store.building/store/images.npy"
     while not (images.exists() and images.stat().st_blocks > 100):  # the readers are at work
         assert process.poll() is None
         time.sleep(0.005)
-    readers = [pid for pid in os.listdir("/proc") if pid.isdigit() and parent_of(pid) == process.pid]
+    readers = [
+        pid for pid in os.listdir("/proc") if pid.isdigit() and parent_of(pid) == process.pid
+    ]
     process.kill()
     process.wait()
     until = time.monotonic() + 10
@@ -467,9 +575,13 @@ def cmdline(pid):
         return b""
 
 
-@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "Make room on that disk"),
-                                                (errno.EACCES, "Change its permissions")])  # fmt: skip
-def test_a_failing_disk_says_what_to_do_and_the_next_start_goes_on(tmp_path, many, whole, monkeypatch, number, remedy):
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "Make room on that disk"), (errno.EACCES, "Change its permissions")],
+)
+def test_a_failing_disk_says_what_to_do_and_the_next_start_goes_on(
+    tmp_path, many, whole, monkeypatch, number, remedy
+):
     pwrite = os.pwrite
 
     def failing(file, data, at):
@@ -477,7 +589,10 @@ def test_a_failing_disk_says_what_to_do_and_the_next_start_goes_on(tmp_path, man
             raise OSError(number, os.strerror(number))
         return pwrite(file, data[:1000], at)  # a full disk takes a part first
 
-    with monkeypatch.context() as patch, pytest.raises(DataError, match=rf"{remedy}, then run again.*store\.building"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(DataError, match=rf"{remedy}, then run again.*store\.building"),
+    ):
         patch.setattr(os, "pwrite", failing)
         bigearthnet_store(many, tmp_path / "store", workers=1)
     assert len((tmp_path / "store.building/done.txt").read_text().split()) >= 900
@@ -485,7 +600,9 @@ def test_a_failing_disk_says_what_to_do_and_the_next_start_goes_on(tmp_path, man
 
 
 def test_too_little_room_is_told_before_anything_is_read(tmp_path, many, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6)
+    )
     with pytest.raises(DataError, match=r"0\.09 GB needed, 0\.00 GB free.*Make room"):
         bigearthnet_store(many, tmp_path / "store")
 
@@ -518,7 +635,9 @@ def test_a_build_begun_from_the_archive_is_finished_from_the_folders(tmp_path, r
         bigearthnet_store(archive, tmp_path / "store", listed(tmp_path, forms))
     assert 0 < lines(tmp_path / "store.building/done.txt") < 6
     store = bigearthnet_store(real_patches, tmp_path / "store", listed(tmp_path, forms))
-    assert contents(store) == contents(bigearthnet_store(real_patches, tmp_path / "x", listed(tmp_path, forms)))
+    assert contents(store) == contents(
+        bigearthnet_store(real_patches, tmp_path / "x", listed(tmp_path, forms))
+    )
 
 
 def test_rows_said_to_be_done_are_read_again_when_their_pixels_are_gone(tmp_path, many, whole):
@@ -538,7 +657,11 @@ def test_mended_data_is_taken_up_and_the_old_report_goes(tmp_path, real_patches)
         if not (folder / f"{folder.name}_B02.tif").exists():
             shutil.copy(folder / f"{folder.name}_B03.tif", folder / f"{folder.name}_B02.tif")
     store = bigearthnet_store(many, tmp_path / "store", max_unreadable=0.001, workers=1)
-    assert len(store) == 2000 and name in store.names and not (tmp_path / "store-unreadable.csv").exists()
+    assert (
+        len(store) == 2000
+        and name in store.names
+        and not (tmp_path / "store-unreadable.csv").exists()
+    )
 
 
 def test_the_checksum_is_of_the_pixels_alone(tmp_path, real_patches):
@@ -546,6 +669,8 @@ def test_the_checksum_is_of_the_pixels_alone(tmp_path, real_patches):
 
     store = bigearthnet_store(real_patches, tmp_path / "store")
     assert store.about["sha256"] == hashlib.sha256(np.asarray(store.images).tobytes()).hexdigest()
-    written = PatchStore.write(tmp_path / "other", zip(store.names, [None] * 6, store.images, strict=True), {})
+    written = PatchStore.write(
+        tmp_path / "other", zip(store.names, [None] * 6, store.images, strict=True), {}
+    )
     assert written.meta["sha256"] == store.meta["sha256"]
     assert json.loads((store.path / "meta.json").read_text())["shape"] == [6, 120, 120, 3]

@@ -11,12 +11,16 @@ torch.set_num_threads(1)  # tensors are small: more threads would mostly wait fo
 
 
 def slow_nt_xent(z_i, z_j, temperature):
-    """Eq. 1 of SimCLR term by term: 2k − 1 and 2k are partners, k runs over everything but i itself."""
+    """Eq. 1 of SimCLR term by term: 2k − 1 and 2k are partners, k runs over everything but i
+    itself.
+    """
     z = torch.stack([z_i, z_j], dim=1).flatten(0, 1)
     total = z.new_zeros(())
     for i in range(len(z)):
         partner = i + 1 if i % 2 == 0 else i - 1
-        similarity = [z[i] @ z[k] / (z[i].norm() * z[k].norm()) / temperature for k in range(len(z))]
+        similarity = [
+            z[i] @ z[k] / (z[i].norm() * z[k].norm()) / temperature for k in range(len(z))
+        ]
         others = torch.stack([similarity[k] for k in range(len(z)) if k != i])
         total = total - torch.log(torch.exp(similarity[partner]) / torch.exp(others).sum())
     return total / len(z)
@@ -28,15 +32,21 @@ def pairs(n, d, seed=0, dtype=torch.float64):
 
 
 def simplex(n, dtype=torch.float64):
-    """n unit vectors with cosine −1/(n − 1) between any two: the corners of a cube's slice, centred."""
+    """n unit vectors with cosine −1/(n − 1) between any two: the corners of a cube's slice,
+    centred.
+    """
     corners = torch.eye(n, dtype=dtype) - 1 / n
     return corners / corners.norm(dim=1, keepdim=True)
 
 
-@pytest.mark.parametrize(("n", "d", "tau"), [(1, 4, 0.5), (2, 3, 0.5), (5, 2, 0.1), (7, 16, 1.0), (4, 8, 0.07)])
+@pytest.mark.parametrize(
+    ("n", "d", "tau"), [(1, 4, 0.5), (2, 3, 0.5), (5, 2, 0.1), (7, 16, 1.0), (4, 8, 0.07)]
+)
 def test_equals_the_double_loop_over_eq_1(n, d, tau):
     z_i, z_j = pairs(n, d)
-    torch.testing.assert_close(nt_xent(z_i, z_j, tau), slow_nt_xent(z_i, z_j, tau), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        nt_xent(z_i, z_j, tau), slow_nt_xent(z_i, z_j, tau), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_default_temperature_is_one_half():
@@ -66,7 +76,9 @@ def test_swapping_the_views_changes_nothing():
 def test_order_of_the_pairs_does_not_matter_but_the_pairing_does():
     z_i, z_j = pairs(6, 8)
     shuffled = torch.tensor([3, 0, 5, 1, 4, 2])
-    torch.testing.assert_close(nt_xent(z_i[shuffled], z_j[shuffled]), nt_xent(z_i, z_j), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        nt_xent(z_i[shuffled], z_j[shuffled]), nt_xent(z_i, z_j), rtol=1e-13, atol=0
+    )
     assert not torch.isclose(nt_xent(z_i, z_j[shuffled]), nt_xent(z_i, z_j), rtol=1e-3)
 
 
@@ -79,7 +91,9 @@ def test_identical_embeddings_give_log_of_the_candidates(n, tau):
 def test_lengths_of_the_embeddings_do_not_matter():
     z_i, z_j = pairs(5, 7)
     lengths = torch.tensor([[1e-3], [0.1], [1.0], [20.0], [3e4]], dtype=torch.float64)
-    torch.testing.assert_close(nt_xent(z_i * lengths, z_j / lengths), nt_xent(z_i, z_j), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        nt_xent(z_i * lengths, z_j / lengths), nt_xent(z_i, z_j), rtol=1e-12, atol=0
+    )
 
 
 def test_tiny_temperature_stays_finite():
@@ -114,7 +128,9 @@ def test_autocast_does_not_round_the_similarities():
         assert nt_xent(z_i, z_j, 0.1) == outside
 
 
-@pytest.mark.parametrize(("n", "d", "tau"), [(2, 4, 0.5), (16, 32, 0.5), (16, 32, 0.1), (8, 3, 1.0)])
+@pytest.mark.parametrize(
+    ("n", "d", "tau"), [(2, 4, 0.5), (16, 32, 0.5), (16, 32, 0.1), (8, 3, 1.0)]
+)
 def test_equals_lightly_in_value_and_gradient(n, d, tau):
     reference = pytest.importorskip("lightly.loss").NTXentLoss(temperature=tau)
     z_i, z_j = (z.requires_grad_() for z in pairs(n, d, dtype=torch.float32))
@@ -166,7 +182,14 @@ def test_gradient_descent_on_free_embeddings_finds_the_floor():
 
 @pytest.mark.parametrize(
     ("shape_i", "shape_j"),
-    [((4, 8), (3, 8)), ((4, 8), (4, 7)), ((4, 8), (1, 8)), ((8,), (8,)), ((2, 4, 8), (2, 4, 8)), ((0, 8), (0, 8))],
+    [
+        ((4, 8), (3, 8)),
+        ((4, 8), (4, 7)),
+        ((4, 8), (1, 8)),
+        ((8,), (8,)),
+        ((2, 4, 8), (2, 4, 8)),
+        ((0, 8), (0, 8)),
+    ],
 )
 def test_batches_that_are_no_pairs_are_refused(shape_i, shape_j):
     with pytest.raises(ValueError, match="batches of one shape"):

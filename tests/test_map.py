@@ -1,4 +1,6 @@
-"""A scene in, a map and where not to believe it out: on made scenes, with a small untrained network."""
+"""A scene in, a map and where not to believe it out: on made scenes, with a small untrained
+network.
+"""
 
 import json
 import shutil
@@ -16,57 +18,87 @@ from rasterio import Affine
 from rasterio.windows import Window
 from scipy.special import softmax
 
-from src import checkpoints, tiles
-from src.calibration import SCORES, Calibration, calibrate, calibration_path, differences
-from src.data.eurosat import stratified_split
-from src.data.patch import to_uint8
-from src.data.scene import open_scene
-from src.data.store import DataError, PatchStore
+from src import checkpoints
+from src.data.bands import to_uint8
+from src.data.splits import stratified_split
+from src.data.store import PatchStore
 from src.encoders import Classifier, build_encoder
-from src.figures_map import map_panels, scene_both_ways
-from src.map import main, map_scene
+from src.errors import DataError
+from src.map import tiles
+from src.map.__main__ import main
+from src.map.figures import map_panels, scene_both_ways
+from src.map.scene import open_scene
+from src.map.scene_checks import differences
+from src.map.scene_map import map_scene
+from src.map.thresholds import SCORES, Thresholds, fit_thresholds, thresholds_path
+from src.map.tiles import NO_CLASS, RASTERS, blend, cell_edges, tile_starts
 from src.ood import penultimate
-from src.runs import fingerprint
-from src.runtime import pick
-from src.tiles import NO_CLASS, RASTERS, blend, cell_edges, tile_starts
+from src.runs.fingerprints import fingerprint
+from src.runs.runtime import pick
 
 TILE, CLASSES, FLOAT32 = 16, ["Sea", "Forest", "Town"], pick("cpu", "float32")
 
 
 def covers(rng, size, n):
-    """n scenes of each class as digital numbers (n, size, size, 3): another mean and another roughness each."""
-    return [rng.normal(mean, spread, (n, size, size, 3)).clip(1).astype(np.uint16)
-            for mean, spread in ((500, 30), (900, 150), (1500, 500))]  # fmt: skip
+    """n scenes of each class as digital numbers (n, size, size, 3): another mean and another
+    roughness each.
+    """
+    return [
+        rng.normal(mean, spread, (n, size, size, 3)).clip(1).astype(np.uint16)
+        for mean, spread in ((500, 30), (900, 150), (1500, 500))
+    ]
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A folder with a checkpoint, the store it could have been trained with, and its calibration by every score."""
+    """A folder with a checkpoint, the store it could have been trained with, and its calibration by
+    every score.
+    """
     folder, rng = tmp_path_factory.mktemp("map"), np.random.default_rng(0)
     images = (
-        (f"{n}_{i}", n, to_uint8(x, 2750)) for n, xs in enumerate(covers(rng, TILE, 70)) for i, x in enumerate(xs)
+        (f"{n}_{i}", n, to_uint8(x, 2750))
+        for n, xs in enumerate(covers(rng, TILE, 70))
+        for i, x in enumerate(xs)
     )
     store = PatchStore.write(folder / "store", images, {"kind": "eurosat-rgb", "classes": CLASSES})
     torch.manual_seed(0)
     model = Classifier(build_encoder("custom_cnn", image_size=TILE), len(CLASSES))
-    config = {"encoder": "custom_cnn", "in_channels": 3, "image_size": TILE, "dropout": 0.1, "seed": 0}
-    about = {"config": config, "classes": CLASSES, "data": store.about, "metrics": {"val_accuracy": 0.3}}
-    checkpoint = checkpoints.save(folder / "c.pth", {"classifier": checkpoints.clean_state(model)}, about)
+    config = {
+        "encoder": "custom_cnn",
+        "in_channels": 3,
+        "image_size": TILE,
+        "dropout": 0.1,
+        "seed": 0,
+    }
+    about = {
+        "config": config,
+        "classes": CLASSES,
+        "data": store.about,
+        "metrics": {"val_accuracy": 0.3},
+    }
+    checkpoint = checkpoints.save(
+        folder / "c.pth", {"classifier": checkpoints.clean_state(model)}, about
+    )
     model, about = checkpoints.load_classifier(checkpoint)
-    found = calibrate(model, about, checkpoint, store, stratified_split(store), SCORES, runtime=FLOAT32)
-    found.save(calibration_path(checkpoint))
+    found = fit_thresholds(
+        model, about, checkpoint, store, stratified_split(store), SCORES, runtime=FLOAT32
+    )
+    found.save(thresholds_path(checkpoint))
     return folder
 
 
 @pytest.fixture(scope="module")
 def known(files):
-    return Calibration.load(calibration_path(files / "c.pth"), files / "c.pth")
+    return Thresholds.load(thresholds_path(files / "c.pth"), files / "c.pth")
 
 
 def numbers(height, width, seed=1):
     """(3, height, width) digital numbers: the three classes in squares of 40 pixels."""
     square = (np.arange(height)[:, None] // 40 + np.arange(width) // 40) % 3
-    layers = [cover[0][:height, :width] for cover in covers(np.random.default_rng(seed), max(height, width), 1)]
+    layers = [
+        cover[0][:height, :width]
+        for cover in covers(np.random.default_rng(seed), max(height, width), 1)
+    ]
     return np.choose(square[..., None], layers).transpose(2, 0, 1)
 
 
@@ -101,7 +133,11 @@ def test_rasters_are_cogs_on_the_very_pixels_of_the_scene(tmp_path, scene, files
         for name, (dtype, _) in RASTERS.items():
             with rasterio.open(tmp_path / "out" / f"{name}.tif") as made:
                 assert (made.crs, made.transform, made.shape, made.bounds) == (
-                    given.crs, given.transform, given.shape, given.bounds)  # fmt: skip
+                    given.crs,
+                    given.transform,
+                    given.shape,
+                    given.bounds,
+                )
                 assert made.dtypes == (dtype,) and made.count == 1
                 assert made.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
                 assert made.block_shapes == [(512, 512)] and made.overviews(1) == [2]
@@ -110,10 +146,14 @@ def test_rasters_are_cogs_on_the_very_pixels_of_the_scene(tmp_path, scene, files
         assert [made.tags()[f"CLASS_{n}"] for n in range(3)] == CLASSES
         assert made.colormap(1)[1][:3] == (255, 127, 14)  # C1, as in every figure
     assert summary == json.loads((tmp_path / "out/map.json").read_text())
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([*(f"{n}.tif" for n in RASTERS), "map.json"])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        [*(f"{n}.tif" for n in RASTERS), "map.json"]
+    )
 
 
-def test_every_pixel_is_the_mean_of_what_the_network_says_of_the_tiles_over_it(tmp_path, scene, files, known):
+def test_every_pixel_is_the_mean_of_what_the_network_says_of_the_tiles_over_it(
+    tmp_path, scene, files, known
+):
     values, stride = numbers(53, 70), 12
     summary = run(scene(values), files, known, tmp_path / "out", stride=stride)
     model, _ = checkpoints.load_classifier(files / "c.pth")
@@ -126,7 +166,9 @@ def test_every_pixel_is_the_mean_of_what_the_network_says_of_the_tiles_over_it(t
             total[where] += [*softmax(logits[0]), -np.log(np.exp(logits[0]).sum())]
             count[where] += 1
     mean = total / count
-    np.testing.assert_allclose(read(tmp_path / "out", "confidence"), mean[..., :3].max(-1), atol=1e-5)
+    np.testing.assert_allclose(
+        read(tmp_path / "out", "confidence"), mean[..., :3].max(-1), atol=1e-5
+    )
     np.testing.assert_allclose(read(tmp_path / "out", "score"), mean[..., 3], atol=1e-5)
     assert (read(tmp_path / "out", "class") == mean[..., :3].argmax(-1)).all()
     flagged = mean[..., 3] > known.about["thresholds"]["energy"]
@@ -162,7 +204,9 @@ def test_only_whole_tiles_count_and_nothing_is_filled_in(tmp_path, scene, files,
         missing[:16, :16] = True
     for name in RASTERS:
         found = read(tmp_path / "out", name)
-        assert ((found == NO_CLASS if found.dtype == np.uint8 else np.isnan(found)) == missing).all(), name
+        assert (
+            (found == NO_CLASS if found.dtype == np.uint8 else np.isnan(found)) == missing
+        ).all(), name
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -185,13 +229,24 @@ def safe(folder, values, offset):
     )
     for band, layer in zip(("B04", "B03", "B02"), values + offset, strict=True):
         with rasterio.open(
-            images / f"T33_20220613T101031_{band}_10m.jp2", "w", driver="JP2OpenJPEG", dtype="uint16", count=1,
-            height=values.shape[1], width=values.shape[2], crs="EPSG:32633", quality=100, reversible="YES",
+            images / f"T33_20220613T101031_{band}_10m.jp2",
+            "w",
+            driver="JP2OpenJPEG",
+            dtype="uint16",
+            count=1,
+            height=values.shape[1],
+            width=values.shape[2],
+            crs="EPSG:32633",
+            quality=100,
+            reversible="YES",
             transform=Affine(10, 0, 600000, 0, -10, 5000000),
-        ) as file:  # fmt: skip
+        ) as file:
             file.write(layer.astype(np.uint16), 1)
     (images.parent / "R20m").mkdir()
-    shutil.copy(images / "T33_20220613T101031_B02_10m.jp2", images.parent / "R20m/T33_20220613T101031_B02_20m.jp2")
+    shutil.copy(
+        images / "T33_20220613T101031_B02_10m.jp2",
+        images.parent / "R20m/T33_20220613T101031_B02_20m.jp2",
+    )
     return folder / "S2.SAFE"
 
 
@@ -208,9 +263,13 @@ def test_every_layout_gives_the_same_pixels(tmp_path, write_band):
         write_band(tmp_path / f"folder/T33_{band}.tif", layer)
     product = safe(tmp_path, values, 1000)
     for path, options in [
-        ("many.tif", {"bands": ["3", 2, 1]}), ("named.tif", {}), ("named.tif", {"bands": ["B04", "B03", "B02"]}),
-        ("folder", {}), (product, {}), ("float.tif", {"scale": 10_000}),
-    ]:  # fmt: skip
+        ("many.tif", {"bands": ["3", 2, 1]}),
+        ("named.tif", {}),
+        ("named.tif", {"bands": ["B04", "B03", "B02"]}),
+        ("folder", {}),
+        (product, {}),
+        ("float.tif", {"scale": 10_000}),
+    ]:
         with open_scene(tmp_path / path, **options) as scene:
             found, valid = scene.read(whole)
         np.testing.assert_array_equal(found, values.transpose(1, 2, 0), str(path))
@@ -222,7 +281,9 @@ def test_an_eight_bit_picture_is_taken_as_it_is(tmp_path, scene, files, known):
     seen = to_uint8(values, 2750)
     run(scene(values), files, known, tmp_path / "digital")
     run(scene(seen, "seen.tif"), files, known, tmp_path / "seen")
-    np.testing.assert_array_equal(read(tmp_path / "seen", "score"), read(tmp_path / "digital", "score"))
+    np.testing.assert_array_equal(
+        read(tmp_path / "seen", "score"), read(tmp_path / "digital", "score")
+    )
 
 
 # Bad input
@@ -239,20 +300,40 @@ def bands_of_two_sizes(folder, write_band):
     [
         (lambda s, f, w: f / "none.tif", {}, "no scene .*none.tif: expected a GeoTIFF, a folder"),
         (lambda s, f, w: s(numbers(40, 40), crs=None), {}, "has no CRS.*rio edit-info"),
-        (lambda s, f, w: s(numbers(40, 40)[:2]), {}, r"has 2 band\(s\), expected red, green and blue: give --bands"),
-        (lambda s, f, w: s(numbers(40, 40)), {"bands": [1, 2, 4]}, "has no band 4; there is: 1, 2, 3"),
+        (
+            lambda s, f, w: s(numbers(40, 40)[:2]),
+            {},
+            r"has 2 band\(s\), expected red, green and blue: give --bands",
+        ),
+        (
+            lambda s, f, w: s(numbers(40, 40)),
+            {"bands": [1, 2, 4]},
+            "has no band 4; there is: 1, 2, 3",
+        ),
         (lambda s, f, w: s(numbers(40, 40)), {"bands": [1, 2]}, "the network takes 3 bands, got 2"),
-        (lambda s, f, w: s((numbers(40, 40) / 1e4).astype("float32")), {}, "reflectance in 0…1 give --scale 10000"),
+        (
+            lambda s, f, w: s((numbers(40, 40) / 1e4).astype("float32")),
+            {},
+            "reflectance in 0…1 give --scale 10000",
+        ),
         (lambda s, f, w: s(np.zeros((3, 40, 40), np.uint16)), {}, "no 16×16 pixels in one piece"),
         (lambda s, f, w: s(numbers(40, 15)), {}, "is 15×40 pixels, smaller than a tile of 16"),
         (lambda s, f, w: s(numbers(40, 40)), {"stride": 17}, "stride must lie between 1 and 16"),
         (lambda s, f, w: s(numbers(40, 40)), {"scale": 0}, "scale must be positive"),
-        (lambda s, f, w: s(np.ones((3, 40, 40), np.uint8)), {"scale": 10}, "8-bit bands, which are taken as they are"),
+        (
+            lambda s, f, w: s(np.ones((3, 40, 40), np.uint8)),
+            {"scale": 10},
+            "8-bit bands, which are taken as they are",
+        ),
         (lambda s, f, w: bands_of_two_sizes(f, w), {}, "different grids .20×20, 40×40"),
         (lambda s, f, w: f, {}, "one 10 m file of band B04 .such as B04.tif., found none"),
-        (lambda s, f, w: (f / "bad.tif").write_bytes(b"II*\0 no more") and f / "bad.tif", {}, "bad.tif cannot be read"),
+        (
+            lambda s, f, w: (f / "bad.tif").write_bytes(b"II*\0 no more") and f / "bad.tif",
+            {},
+            "bad.tif cannot be read",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_one_clear_error_and_leaves_no_map(
     tmp_path, scene, write_band, files, known, make, options, message
 ):
@@ -267,21 +348,36 @@ def said(path, known, **options):
         return " | ".join(differences(scene, known.about))
 
 
-def test_a_scene_unlike_the_training_data_is_told_before_it_is_mapped(tmp_path, scene, files, known):
+def test_a_scene_unlike_the_training_data_is_told_before_it_is_mapped(
+    tmp_path, scene, files, known
+):
     usual = numbers(64, 64)
     assert said(scene(usual), known) == ""
     bright = said(scene(usual + 1000, "bright.tif"), known)
     assert (
-        "outside the tones of 98 %" in bright and "the darkest sampled pixel is 1" in bright and "offset 1000" in bright
+        "outside the tones of 98 %" in bright
+        and "the darkest sampled pixel is 1" in bright
+        and "offset 1000" in bright
     )
     assert said(tmp_path / "bright.tif", known, offset=1000) == ""
     coarse = said(scene(usual, "coarse.tif", transform=Affine(20, 0, 0, 0, -20, 0)), known)
     assert coarse == "pixels of 20 × 20 metre: the network learnt on 10 m"
     assert "degrees" in said(
-        scene(usual, "turned.tif", crs="EPSG:4326", transform=Affine(1e-4, 0, 9, 0, -1e-4, 50)), known
+        scene(usual, "turned.tif", crs="EPSG:4326", transform=Affine(1e-4, 0, 9, 0, -1e-4, 50)),
+        known,
     )
-    with pytest.warns(UserWarning, match="outside the tones"), pytest.warns(UserWarning, match="offset 1000"):
-        map_scene(tmp_path / "bright.tif", files / "c.pth", tmp_path / "out", known, stride=TILE, runtime=FLOAT32)
+    with (
+        pytest.warns(UserWarning, match="outside the tones"),
+        pytest.warns(UserWarning, match="offset 1000"),
+    ):
+        map_scene(
+            tmp_path / "bright.tif",
+            files / "c.pth",
+            tmp_path / "out",
+            known,
+            stride=TILE,
+            runtime=FLOAT32,
+        )
     assert len(json.loads((tmp_path / "out/map.json").read_text())["warnings"]) == 2
 
 
@@ -289,7 +385,10 @@ def test_a_scene_unlike_the_training_data_is_told_before_it_is_mapped(tmp_path, 
 
 
 def test_thresholds_keep_what_they_say_of_the_validation_images(files, known):
-    store, (model, _) = PatchStore.open(files / "store"), checkpoints.load_classifier(files / "c.pth")
+    store, (model, _) = (
+        PatchStore.open(files / "store"),
+        checkpoints.load_classifier(files / "c.pth"),
+    )
     split = stratified_split(store)
     assert set(known.about["thresholds"]) == set(SCORES)
     for rows, kept in ((split.val, None), (split.test, known.about["test_flagged"])):
@@ -300,56 +399,75 @@ def test_thresholds_keep_what_they_say_of_the_validation_images(files, known):
 
 
 def test_a_calibration_without_fitted_scores_needs_no_training_features(files, tmp_path):
-    store, (model, about) = PatchStore.open(files / "store"), checkpoints.load_classifier(files / "c.pth")
+    store, (model, about) = (
+        PatchStore.open(files / "store"),
+        checkpoints.load_classifier(files / "c.pth"),
+    )
     split = stratified_split(store)
-    few = calibrate(model, about, files / "c.pth", store, split, ["energy"], keep=0.93, runtime=FLOAT32)
+    few = fit_thresholds(
+        model, about, files / "c.pth", store, split, ["energy"], keep=0.93, runtime=FLOAT32
+    )
     assert few.features_N_D.size == 0 and few.about["keep"] == 0.93
-    val = few.score("energy", model, penultimate(model, store.images[split.val], FLOAT32), store.images[split.val])
+    val = few.score(
+        "energy",
+        model,
+        penultimate(model, store.images[split.val], FLOAT32),
+        store.images[split.val],
+    )
     assert (val > few.about["thresholds"]["energy"]).sum() == 1  # of 21: two would be more than 7 %
     path = few.save(tmp_path / "few.npz")
     assert path.stat().st_size < 20_000
-    assert Calibration.load(path, files / "c.pth").about == few.about
+    assert Thresholds.load(path, files / "c.pth").about == few.about
     with pytest.raises(DataError, match="no threshold of 'knn' but of energy: calibrate again"):
-        Calibration.load(path, files / "c.pth", "knn")
+        Thresholds.load(path, files / "c.pth", "knn")
 
 
 def test_a_calibration_of_something_else_is_refused(files, tmp_path):
-    path = calibration_path(files / "c.pth")
+    path = thresholds_path(files / "c.pth")
     (tmp_path / "other.pth").write_bytes(b"other")
     with pytest.raises(DataError, match=r"is of the checkpoint c\.pth, not of other\.pth"):
-        Calibration.load(path, tmp_path / "other.pth")
+        Thresholds.load(path, tmp_path / "other.pth")
     with pytest.raises(DataError, match="no calibration"):
-        Calibration.load(tmp_path / "none.npz", files / "c.pth")
+        Thresholds.load(tmp_path / "none.npz", files / "c.pth")
     (tmp_path / "cut.npz").write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match="damaged"):
-        Calibration.load(tmp_path / "cut.npz", files / "c.pth")
+        Thresholds.load(tmp_path / "cut.npz", files / "c.pth")
 
 
 def test_calibrating_with_another_split_is_refused(files, tmp_path):
     """Its validation images would be training images, which no score finds strange."""
-    store, (model, about) = PatchStore.open(files / "store"), checkpoints.load_classifier(files / "c.pth")
+    store, (model, about) = (
+        PatchStore.open(files / "store"),
+        checkpoints.load_classifier(files / "c.pth"),
+    )
     own, other = stratified_split(store), stratified_split(store, 1)
     about["images"] = fingerprint(store.images, store.labels, own.train, own.val, own.test)
-    calibrate(model, about, files / "c.pth", store, own, runtime=FLOAT32)
+    fit_thresholds(model, about, files / "c.pth", store, own, runtime=FLOAT32)
     with pytest.raises(DataError, match="trained on another split of"):
-        calibrate(model, about, files / "c.pth", store, other, runtime=FLOAT32)
+        fit_thresholds(model, about, files / "c.pth", store, other, runtime=FLOAT32)
 
 
 def test_calibrating_with_other_data_or_scores_is_refused(files, tmp_path):
     model, about = checkpoints.load_classifier(files / "c.pth")
     images = ((str(n), n % 3, np.full((TILE, TILE, 3), n, np.uint8)) for n in range(60))
-    other = PatchStore.write(tmp_path / "other", images, {"kind": "eurosat-rgb", "classes": CLASSES})
+    other = PatchStore.write(
+        tmp_path / "other", images, {"kind": "eurosat-rgb", "classes": CLASSES}
+    )
     with pytest.raises(DataError, match="give the store it was trained with"):
-        calibrate(model, about, files / "c.pth", other, stratified_split(other))
+        fit_thresholds(model, about, files / "c.pth", other, stratified_split(other))
     store = PatchStore.open(files / "store")
     with pytest.raises(ValueError, match=r"no map by \['mutual_information'\]"):
-        calibrate(model, about, files / "c.pth", store, stratified_split(store), ["mutual_information"])
+        fit_thresholds(
+            model, about, files / "c.pth", store, stratified_split(store), ["mutual_information"]
+        )
 
 
 # Stopped and started again
 
 
-def test_a_killed_run_continues_and_gives_the_same_bytes(tmp_path, scene, files, known, monkeypatch):
+def test_a_killed_run_continues_and_gives_the_same_bytes(
+    tmp_path, scene, files, known, monkeypatch
+):
     monkeypatch.setattr(tiles, "STRIP_TILES", 1)
     path, done = scene(numbers(300, 100)), tmp_path / "killed/.unfinished/done.npy"
     run(path, files, known, tmp_path / "whole")
@@ -362,20 +480,28 @@ def test_a_killed_run_continues_and_gives_the_same_bytes(tmp_path, scene, files,
     assert process.exitcode == -9 and 0 < np.load(done).mean() < 1
     before = np.load(done).copy()
     asked, score_strip = [], tiles._score_strip
-    monkeypatch.setattr(tiles, "_score_strip", lambda *args: asked.append(len(args[4])) or score_strip(*args))
+    monkeypatch.setattr(
+        tiles, "_score_strip", lambda *args: asked.append(len(args[4])) or score_strip(*args)
+    )
     run(path, files, known, tmp_path / "killed")
     assert sum(asked) == (~before).sum()  # rows of tiles
     for name in RASTERS:
-        assert (tmp_path / "killed" / f"{name}.tif").read_bytes() == (tmp_path / "whole" / f"{name}.tif").read_bytes()
+        assert (tmp_path / "killed" / f"{name}.tif").read_bytes() == (
+            tmp_path / "whole" / f"{name}.tif"
+        ).read_bytes()
     assert not done.parent.exists()
 
 
-def test_a_finished_map_is_not_made_again_and_another_one_not_mixed_in(tmp_path, scene, files, known, monkeypatch):
+def test_a_finished_map_is_not_made_again_and_another_one_not_mixed_in(
+    tmp_path, scene, files, known, monkeypatch
+):
     path = scene(numbers(40, 40))
     first = run(path, files, known, tmp_path / "out")
     monkeypatch.setattr(tiles, "_score_strip", None)  # would fail if asked
     assert run(path, files, known, tmp_path / "out") == first
-    with pytest.raises(DataError, match=r"begun otherwise \(score was 'energy', now 'knn'; threshold was"):
+    with pytest.raises(
+        DataError, match=r"begun otherwise \(score was 'energy', now 'knn'; threshold was"
+    ):
         run(path, files, known, tmp_path / "out", score="knn")
 
 
@@ -390,7 +516,9 @@ def test_a_map_whose_missing_pixels_are_nan_is_known_again(tmp_path, scene, file
 def test_no_more_than_a_strip_is_in_memory(tmp_path, scene, files, known, monkeypatch):
     read_rows, heights = tiles.Scene.read, []
     monkeypatch.setattr(
-        tiles.Scene, "read", lambda self, window: heights.append(window.height) or read_rows(self, window)
+        tiles.Scene,
+        "read",
+        lambda self, window: heights.append(window.height) or read_rows(self, window),
     )
     monkeypatch.setattr(tiles, "STRIP_TILES", 40)
     run(scene(numbers(320, 160)), files, known, tmp_path / "out")
@@ -415,21 +543,42 @@ def test_pictures_show_the_scene_and_its_map(tmp_path, scene, files, known):
     np.testing.assert_array_equal(seen, to_uint8(numbers(64, 80).transpose(1, 2, 0), 2750))
 
 
-def test_the_command_calibrates_maps_and_says_how_much_is_flagged(tmp_path, scene, files, run_module):
-    path, checkpoint = scene(numbers(40, 40) + 1000), Path(shutil.copy(files / "c.pth", tmp_path / "c.pth"))
+def test_the_command_calibrates_maps_and_says_how_much_is_flagged(
+    tmp_path, scene, files, run_module
+):
+    path, checkpoint = (
+        scene(numbers(40, 40) + 1000),
+        Path(shutil.copy(files / "c.pth", tmp_path / "c.pth")),
+    )
     common = (path, "--checkpoint", checkpoint, "--out", tmp_path / "out", "--stride", 16)
     done = run_module("src.map", *common, "--store", files / "store")
     assert done.returncode == 0, done.stderr
     assert "% of the mapped pixels flagged by energy" in done.stdout and "pixels/s" in done.stdout
-    assert [line for line in done.stderr.splitlines() if line.startswith("warning: ") and "offset 1000" in line]
-    assert (tmp_path / "out/map.png").is_file() and calibration_path(checkpoint).is_file()
+    assert [
+        line
+        for line in done.stderr.splitlines()
+        if line.startswith("warning: ") and "offset 1000" in line
+    ]
+    assert (tmp_path / "out/map.png").is_file() and thresholds_path(checkpoint).is_file()
 
 
 def test_the_commands_picture_is_of_the_bands_it_mapped(tmp_path, scene, files, known, monkeypatch):
-    """B02, B03, B04 in the file, as reflectance: the same picture as of B04, B03, B02 in digital numbers."""
+    """B02, B03, B04 in the file, as reflectance: the same picture as of B04, B03, B02 in digital
+    numbers.
+    """
 
     def command(folder, path, *options):
-        words = ("map", path, "--checkpoint", files / "c.pth", "--out", tmp_path / folder, "--stride", TILE, *options)
+        words = (
+            "map",
+            path,
+            "--checkpoint",
+            files / "c.pth",
+            "--out",
+            tmp_path / folder,
+            "--stride",
+            TILE,
+            *options,
+        )
         monkeypatch.setattr("sys.argv", [str(word) for word in words])
         main()
         return plt.imread(tmp_path / folder / "map.png")
@@ -437,4 +586,6 @@ def test_the_commands_picture_is_of_the_bands_it_mapped(tmp_path, scene, files, 
     (tmp_path / "other").mkdir()
     turned = scene((numbers(40, 40)[::-1] / 10_000).astype("float64"), "other/scene.tif")
     plain = command("plain", scene(numbers(40, 40)))
-    np.testing.assert_array_equal(command("turned", turned, "--bands", 3, 2, 1, "--scale", 10_000), plain)
+    np.testing.assert_array_equal(
+        command("turned", turned, "--bands", 3, 2, 1, "--scale", 10_000), plain
+    )

@@ -1,4 +1,6 @@
-"""MC Dropout against naive passes, scores by hand, metrics against scikit-learn, and which way every score points."""
+"""MC Dropout against naive passes, scores by hand, metrics against scikit-learn, and which way
+every score points.
+"""
 
 import numpy as np
 import pytest
@@ -7,10 +9,21 @@ from scipy.stats import chi2, kstest, spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import nn
 
+from src.augmentations.evaluation_transform import prepare
 from src.encoders import Classifier, build_encoder
-from src.ood import DETECTORS, entropy, evaluate, mahalanobis, mc_dropout, metrics, outputs, pixel_statistics, scores
-from src.probes import embed, prepare
-from src.runtime import pick
+from src.ood import (
+    DETECTORS,
+    entropy,
+    evaluate,
+    mahalanobis,
+    mc_dropout,
+    metrics,
+    outputs,
+    pixel_statistics,
+    scores,
+)
+from src.probes import embed
+from src.runs.runtime import pick
 
 torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
 
@@ -29,8 +42,13 @@ def random_log_probs(t=7, n=50, c=5, spread=2.0, seed=0):
 
 def classifier(dropout=0.2, head_dropout=0.2, size=32):
     torch.manual_seed(0)
-    model = Classifier(build_encoder("custom_cnn", image_size=size, dropout=dropout), 4, head_dropout)
-    for name, buffer in model.named_buffers():  # running statistics as after training, not the initial 0 and 1
+    model = Classifier(
+        build_encoder("custom_cnn", image_size=size, dropout=dropout), 4, head_dropout
+    )
+    for (
+        name,
+        buffer,
+    ) in model.named_buffers():  # running statistics as after training, not the initial 0 and 1
         if name.endswith(("running_mean", "running_var")):
             buffer.uniform_(0.1, 0.3)
     return model
@@ -44,7 +62,8 @@ def patches(n=3, size=32, seed=0):
 
 
 def test_scores_of_two_samples_by_hand():
-    # one image, two passes over three classes: p₁ = (½, ½, 0), p₂ = (½, 0, ½); their mean is (½, ¼, ¼)
+    # one image, two passes over three classes: p₁ = (½, ½, 0), p₂ = (½, 0, ½); their mean is (½, ¼,
+    # ¼)
     with np.errstate(divide="ignore", invalid="ignore"):  # 0·log 0
         table = scores(np.log([[[0.5, 0.5, 0.0]], [[0.5, 0.0, 0.5]]]), np.log([[0.5, 0.25, 0.25]]))
     # H[mean] = ½·ln 2 + 2·¼·ln 4 = 1.5·ln 2; each pass has H = ln 2, so the information is ½·ln 2
@@ -60,10 +79,16 @@ def test_scores_of_two_images_and_three_classes_by_hand():
     table = scores(np.log(p), np.zeros((2, 3)))
     # image 0: mean (0.4, 0.2, 0.4), H = 1.0549201680; both passes H = 0.8018185525
     # image 1: mean (17, 6.5, 6.5)/30, H = 0.9845955434; passes ln 3 = 1.0986122887 and 0.6390318597
-    np.testing.assert_allclose(table["predictive_entropy"], [1.0549201680, 0.9845955434], rtol=0, atol=1e-9)
-    np.testing.assert_allclose(table["mutual_information"], [0.2531016154, 0.1157734692], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        table["predictive_entropy"], [1.0549201680, 0.9845955434], rtol=0, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        table["mutual_information"], [0.2531016154, 0.1157734692], rtol=0, atol=1e-9
+    )
     # image 0: 0.3² twice; image 1: (7/30)² + 2·(3.5/30)²
-    np.testing.assert_allclose(table["predictive_variance"], [0.18, 0.0816666667], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        table["predictive_variance"], [0.18, 0.0816666667], rtol=0, atol=1e-9
+    )
     np.testing.assert_allclose(table["one_minus_msp"], [2 / 3, 2 / 3], rtol=0, atol=1e-12)
 
 
@@ -94,14 +119,20 @@ def test_mutual_information_is_between_zero_and_the_entropy(spread):
 def test_one_minus_msp_equals_the_softmax():
     logits = np.random.default_rng(0).normal(0, 3, (200, 6))
     expected = 1 - (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).max(1)
-    np.testing.assert_allclose(scores(logits[None], logits)["one_minus_msp"], expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        scores(logits[None], logits)["one_minus_msp"], expected, rtol=0, atol=1e-12
+    )
 
 
 def test_one_minus_msp_keeps_its_digits_where_the_softmax_rounds_to_one():
     logits = np.array([[60.0, 0.0, 0.0], [61.0, 0.0, 0.0], [0.0, 100.0, 40.0]], np.float32)
-    assert (1 - torch.as_tensor(logits).double().softmax(1).amax(1) == 0).all()  # the naive way has no digit left
+    assert (
+        1 - torch.as_tensor(logits).double().softmax(1).amax(1) == 0
+    ).all()  # the naive way has no digit left
     expected = [2 * np.exp(-60.0), 2 * np.exp(-61.0), np.exp(-60.0)]
-    np.testing.assert_allclose(scores(logits[None].astype(float), logits)["one_minus_msp"], expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        scores(logits[None].astype(float), logits)["one_minus_msp"], expected, rtol=1e-12
+    )
 
 
 def test_ranking_equals_pytorch_oods():
@@ -112,7 +143,9 @@ def test_ranking_equals_pytorch_oods():
     msp = detectors.MaxSoftmax(None).predict_logits(torch.as_tensor(logits))
     assert spearmanr(table["one_minus_msp"], msp).statistic == pytest.approx(1.0, abs=1e-12)
     its_entropy = detectors.Entropy(None).predict_logits(torch.as_tensor(logits))
-    np.testing.assert_allclose(table["predictive_entropy"], its_entropy, rtol=0, atol=1e-5)  # it clips p at 1e-7
+    np.testing.assert_allclose(
+        table["predictive_entropy"], its_entropy, rtol=0, atol=1e-5
+    )  # it clips p at 1e-7
 
 
 def test_predictive_variance_ranks_as_pytorch_oods():
@@ -143,7 +176,9 @@ def test_every_score_is_higher_out_of_distribution():
     id_table, ood_table = (scores(*side) for side in toy())
     assert list(id_table) == list(ood_table) == COLUMNS
     for column in COLUMNS:
-        assert metrics(id_table[column], ood_table[column], bootstrap=10)["value"]["auroc"] > 0.95, column
+        assert (
+            metrics(id_table[column], ood_table[column], bootstrap=10)["value"]["auroc"] > 0.95
+        ), column
 
 
 def test_mahalanobis_is_higher_out_of_distribution():
@@ -159,7 +194,9 @@ def test_entropy_by_hand():
     np.testing.assert_allclose(values, [np.log(4), 0, np.log(2)], rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize(("log_probs", "logits"), [((2, 5, 3), (4, 3)), ((2, 5, 3), (5, 4)), ((5, 3), (5, 3))])
+@pytest.mark.parametrize(
+    ("log_probs", "logits"), [((2, 5, 3), (4, 3)), ((2, 5, 3), (5, 4)), ((5, 3), (5, 3))]
+)
 def test_scores_of_other_shapes_are_refused(log_probs, logits):
     with pytest.raises(ValueError, match=r"expected \(T, N, C\) and \(N, C\)"):
         scores(np.zeros(log_probs), np.zeros(logits))
@@ -177,7 +214,10 @@ def test_scores_of_broken_predictions_are_refused(where, value):
 
 
 def sklearn_metrics(id_scores, ood_scores):
-    values, label = np.concatenate([id_scores, ood_scores]), np.repeat([0, 1], [len(id_scores), len(ood_scores)])
+    values, label = (
+        np.concatenate([id_scores, ood_scores]),
+        np.repeat([0, 1], [len(id_scores), len(ood_scores)]),
+    )
     fpr, tpr, _ = roc_curve(label, values, drop_intermediate=False)
     return {
         "auroc": roc_auc_score(label, values),
@@ -196,7 +236,9 @@ def score_sets(n_id, n_ood, levels, shift=1.0, seed=0):
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("levels", [None, 5, 1, 0.3], ids=lambda v: f"levels-{v}")
-@pytest.mark.parametrize(("n_id", "n_ood"), [(100, 100), (300, 20), (20, 300), (1, 40), (40, 1), (1, 1), (7, 60)])
+@pytest.mark.parametrize(
+    ("n_id", "n_ood"), [(100, 100), (300, 20), (20, 300), (1, 40), (40, 1), (1, 1), (7, 60)]
+)
 def test_metrics_equal_scikit_learns(n_id, n_ood, levels, seed):
     sets = score_sets(n_id, n_ood, levels, seed=seed)
     ours, expected = metrics(*sets, bootstrap=1)["value"], sklearn_metrics(*sets)
@@ -209,7 +251,9 @@ def test_order_of_the_scores_does_not_matter():
     # sorting tied scores must not favour the side that comes first
     id_scores, ood_scores = score_sets(80, 50, 1)
     shuffled = metrics(id_scores[::-1], np.sort(ood_scores), bootstrap=1)["value"]
-    assert shuffled.to_dict() == pytest.approx(metrics(id_scores, ood_scores, bootstrap=1)["value"].to_dict())
+    assert shuffled.to_dict() == pytest.approx(
+        metrics(id_scores, ood_scores, bootstrap=1)["value"].to_dict()
+    )
 
 
 def test_constant_scores_tell_nothing():
@@ -225,7 +269,9 @@ def test_perfect_separation():
         {"auroc": 1.0, "aupr_out": 1.0, "aupr_in": 1.0, "fpr95": 0.0, "prevalence": 0.25}
     )
     # no resample can mix the two: rounding aside the interval is a point
-    np.testing.assert_allclose(table[["low", "high"]], table[["value", "value"]], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        table[["low", "high"]], table[["value", "value"]], rtol=0, atol=1e-12
+    )
 
 
 def test_scores_the_wrong_way_round_are_worse_than_a_guess():
@@ -251,11 +297,15 @@ def test_interval_agrees_with_a_plain_loop_of_resampling(levels):
         rows.append(list(sklearn_metrics(*resampled).values()))
     low, high = np.quantile(rows, [0.025, 0.975], axis=0)
     table = metrics(id_scores, ood_scores)
-    tolerance = np.array([0.02, 0.02, 0.02, 0.04, 0])  # fpr95 hangs on a handful of images: four times as wide
+    tolerance = np.array(
+        [0.02, 0.02, 0.02, 0.04, 0]
+    )  # fpr95 hangs on a handful of images: four times as wide
     assert (np.abs(table["low"] - low) <= tolerance).all(), table["low"] - low
     assert (np.abs(table["high"] - high) <= tolerance).all(), table["high"] - high
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
-    assert (table["high"] - table["low"]).drop("prevalence").min() > 0.02  # wider than the tolerance could hide
+    assert (table["high"] - table["low"]).drop(
+        "prevalence"
+    ).min() > 0.02  # wider than the tolerance could hide
 
 
 def test_interval_of_auroc_covers_the_truth_about_95_times_in_100():
@@ -263,7 +313,9 @@ def test_interval_of_auroc_covers_the_truth_about_95_times_in_100():
     covered = 0
     for seed in range(100):
         generator = np.random.default_rng(seed)
-        row = metrics(generator.normal(0, 1, 80), generator.normal(1, 1, 60), bootstrap=200).loc["auroc"]
+        row = metrics(generator.normal(0, 1, 80), generator.normal(1, 1, 60), bootstrap=200).loc[
+            "auroc"
+        ]
         covered += row["low"] <= 0.7602 <= row["high"]
     assert 88 <= covered <= 99
 
@@ -271,9 +323,13 @@ def test_interval_of_auroc_covers_the_truth_about_95_times_in_100():
 def test_width_of_the_auroc_interval_is_that_of_95_percent():
     id_scores, ood_scores = score_sets(300, 200, None)
     above = ood_scores[:, None] > id_scores
-    error = np.sqrt(above.mean(1).var(ddof=1) / 200 + above.mean(0).var(ddof=1) / 300)  # DeLong et al. 1988
+    error = np.sqrt(
+        above.mean(1).var(ddof=1) / 200 + above.mean(0).var(ddof=1) / 300
+    )  # DeLong et al. 1988
     row = metrics(id_scores, ood_scores, bootstrap=4000).loc["auroc"]
-    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.06)  # 90 % would be 16 % narrower
+    assert row["high"] - row["low"] == pytest.approx(
+        2 * 1.96 * error, rel=0.06
+    )  # 90 % would be 16 % narrower
 
 
 @pytest.mark.parametrize(("n_id", "n_ood"), [(1, 1), (1, 9), (2, 2)])
@@ -325,7 +381,9 @@ def test_mc_dropout_gives_log_probabilities_of_every_pass():
 
 
 def test_every_pass_has_its_own_mask_and_so_has_every_image():
-    images = np.repeat(patches(1), 3, axis=0)  # one image three times: only masks can tell them apart
+    images = np.repeat(
+        patches(1), 3, axis=0
+    )  # one image three times: only masks can tell them apart
     log_probs = mc_dropout(classifier(), images, samples=4, runtime=FLOAT32)
     answers = log_probs.reshape(-1, 4)
     assert len(np.unique(answers, axis=0)) == len(answers)
@@ -350,7 +408,9 @@ def mixed_modes(model):
     return model
 
 
-@pytest.mark.parametrize("prepare_", [nn.Module.train, nn.Module.eval, mixed_modes], ids=["train", "eval", "mixed"])
+@pytest.mark.parametrize(
+    "prepare_", [nn.Module.train, nn.Module.eval, mixed_modes], ids=["train", "eval", "mixed"]
+)
 def test_mc_dropout_leaves_the_model_as_it_was(prepare_):
     model = prepare_(classifier())
     state, modes = snapshot(model)
@@ -377,7 +437,10 @@ def test_mc_dropout_leaves_the_model_as_it_was_after_an_exception():
 
 def test_mode_of_the_model_has_no_influence():
     model = classifier()
-    results = [mc_dropout(f(model), patches(2), 3, runtime=FLOAT32) for f in (nn.Module.train, nn.Module.eval)]
+    results = [
+        mc_dropout(f(model), patches(2), 3, runtime=FLOAT32)
+        for f in (nn.Module.train, nn.Module.eval)
+    ]
     np.testing.assert_array_equal(*results)
 
 
@@ -397,9 +460,13 @@ def test_global_random_numbers_are_not_moved():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("elements", [1, 3 * 64 * 8 * 8 * 4, 2**24], ids=["one by one", "four at once", "all at once"])
+@pytest.mark.parametrize(
+    "elements", [1, 3 * 64 * 8 * 8 * 4, 2**24], ids=["one by one", "four at once", "all at once"]
+)
 @pytest.mark.parametrize("dropout", [0.3, 0.0], ids=["every stage", "head only"])
-def test_passes_side_by_side_equal_a_loop_of_passes_with_the_same_masks(monkeypatch, dropout, elements):
+def test_passes_side_by_side_equal_a_loop_of_passes_with_the_same_masks(
+    monkeypatch, dropout, elements
+):
     monkeypatch.setattr(outputs, "PASS_ELEMENTS", elements)
     model, images, t, n = classifier(dropout, 0.3, size=16), patches(3, 16), 7, 3
     masks, draw = {}, outputs._mask
@@ -467,20 +534,29 @@ def test_sharing_the_trunk_gives_the_distribution_of_full_passes():
             assert kstest(shared[:, image, label], full[:, image, label]).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("layer", [nn.Dropout(0.3), nn.Dropout1d(0.3), nn.Dropout2d(0.3), nn.Dropout3d(0.3)])
+@pytest.mark.parametrize(
+    "layer", [nn.Dropout(0.3), nn.Dropout1d(0.3), nn.Dropout2d(0.3), nn.Dropout3d(0.3)]
+)
 def test_masks_are_those_of_torchs_dropout(layer):
-    x = torch.ones(60, 50, *[4] * {"Dropout": 1, "Dropout1d": 1, "Dropout2d": 2, "Dropout3d": 3}[type(layer).__name__])
+    x = torch.ones(
+        60,
+        50,
+        *[4] * {"Dropout": 1, "Dropout1d": 1, "Dropout2d": 2, "Dropout3d": 3}[type(layer).__name__],
+    )
     torch.manual_seed(0)
     ours, theirs = x * outputs._mask(layer, x), layer.train()(x)
     assert torch.equal(ours.unique(), theirs.unique())  # 0 and 1 / 0.7
     whole = [(side.flatten(2) == side.flatten(2)[..., :1]).all() for side in (ours, theirs)]
-    assert whole[0] == whole[1] == (type(layer) is not nn.Dropout)  # whole channels, or value by value
+    assert (
+        whole[0] == whole[1] == (type(layer) is not nn.Dropout)
+    )  # whole channels, or value by value
     draws = x.numel() if type(layer) is nn.Dropout else 3000
     assert abs((ours == 0).float().mean() - 0.3) < 4 * (0.3 * 0.7 / draws) ** 0.5
 
 
 def test_mean_pass_without_dropout_noise_is_the_deterministic_one():
-    # as p goes to 0 every pass is the evaluation pass: batch norm on running statistics, the same transform
+    # as p goes to 0 every pass is the evaluation pass: batch norm on running statistics, the same
+    # transform
     model, images = classifier(1e-9, 1e-9), patches(3, 48)
     log_probs = mc_dropout(model, images, 2, runtime=FLOAT32)
     deterministic = log_softmax(embed(model, images, 32, FLOAT32).astype(np.float64))
@@ -488,7 +564,8 @@ def test_mean_pass_without_dropout_noise_is_the_deterministic_one():
 
 
 def test_dropout_in_place_does_not_leak_from_pass_to_pass():
-    # the first dropout gets the shared trunk features: dropped in place they would be gone for every later pass
+    # the first dropout gets the shared trunk features: dropped in place they would be gone for
+    # every later pass
     plain, in_place = classifier(0.5), classifier(0.5)
     for stage in in_place.encoder.stages:
         stage[7].inplace = True
@@ -534,28 +611,41 @@ def test_pixel_statistics_tell_stripes_down_from_stripes_across():
     stripes = np.zeros((1, 16, 16, 3), np.uint8)
     stripes[:, ::2] = 255
     np.testing.assert_allclose(pixel_statistics(stripes, 16)[0, 6:], [1, 0], atol=1e-7)
-    np.testing.assert_allclose(pixel_statistics(stripes.transpose(0, 2, 1, 3), 16)[0, 6:], [0, 1], atol=1e-7)
+    np.testing.assert_allclose(
+        pixel_statistics(stripes.transpose(0, 2, 1, 3), 16)[0, 6:], [0, 1], atol=1e-7
+    )
 
 
 def test_pixel_statistics_are_of_what_the_network_sees():
     images = patches(3, 48)
     x = prepare(images, 16, torch.device("cpu")).permute(0, 2, 3, 1).numpy()
     seen = x * [0.229, 0.224, 0.225] + [0.485, 0.456, 0.406]
-    np.testing.assert_allclose(pixel_statistics(images, 16)[:, :3], seen.mean((1, 2)), rtol=0, atol=1e-5)
     np.testing.assert_allclose(
-        pixel_statistics(images, 16)[:, 6], np.abs(np.diff(seen, axis=1)).mean((1, 2, 3)), rtol=0, atol=1e-5
+        pixel_statistics(images, 16)[:, :3], seen.mean((1, 2)), rtol=0, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        pixel_statistics(images, 16)[:, 6],
+        np.abs(np.diff(seen, axis=1)).mean((1, 2, 3)),
+        rtol=0,
+        atol=1e-5,
     )
 
 
 def test_pixel_statistics_of_many_images_keep_their_order():
     images = patches(300, 8)  # more than one batch inside
-    np.testing.assert_allclose(pixel_statistics(images, 8)[[0, 255, 256, 299]],
-                               pixel_statistics(images[[0, 255, 256, 299]], 8), rtol=0, atol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(
+        pixel_statistics(images, 8)[[0, 255, 256, 299]],
+        pixel_statistics(images[[0, 255, 256, 299]], 8),
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 def test_mahalanobis_equals_the_quadratic_form():
     generator = np.random.default_rng(0)
-    train, test = (generator.normal(size=(n, 4)) @ generator.normal(size=(4, 4)) + 3 for n in (100, 10))
+    train, test = (
+        generator.normal(size=(n, 4)) @ generator.normal(size=(4, 4)) + 3 for n in (100, 10)
+    )
     inverse = np.linalg.inv(np.cov(train.T, ddof=0))
     expected = [(row - train.mean(0)) @ inverse @ (row - train.mean(0)) for row in test]
     np.testing.assert_allclose(mahalanobis(train, test), expected, rtol=1e-8)
@@ -576,16 +666,26 @@ def test_evaluate_puts_every_score_of_both_sides_into_one_table():
     outside = (patches(9, 24, seed=2) // 8).astype(np.uint8)  # dark, and of another size
     result = evaluate(model, train, inside, outside, samples=3, runtime=FLOAT32, seed=1)
     columns = [*COLUMNS, "odin", "pixel_mahalanobis"]
-    assert (list(result.id_scores), len(result.id_scores), len(result.ood_scores)) == (columns, 12, 9)
-    expected = scores(mc_dropout(model, outside, 3, runtime=FLOAT32, seed=1), embed(model, outside, 16, FLOAT32))
+    assert (list(result.id_scores), len(result.id_scores), len(result.ood_scores)) == (
+        columns,
+        12,
+        9,
+    )
+    expected = scores(
+        mc_dropout(model, outside, 3, runtime=FLOAT32, seed=1), embed(model, outside, 16, FLOAT32)
+    )
     np.testing.assert_allclose(result.ood_scores[COLUMNS], expected, rtol=1e-6, atol=1e-12)
     for name in columns:
         again = metrics(result.id_scores[name], result.ood_scores[name], seed=1)
         assert result.table.loc[name].equals(again), name
-    assert result.table.loc[("pixel_mahalanobis", "auroc"), "value"] == 1.0  # the dark ones stick out
+    assert (
+        result.table.loc[("pixel_mahalanobis", "auroc"), "value"] == 1.0
+    )  # the dark ones stick out
 
 
 def test_evaluate_without_difference_finds_none():
     model, train, same = classifier(size=16), patches(40, 16), patches(12, 16, seed=1)
     result = evaluate(model, train, same, same.copy(), samples=3, runtime=FLOAT32)
-    assert result.table.xs("auroc", level="metric")["value"].to_numpy() == pytest.approx(0.5, abs=1e-12)
+    assert result.table.xs("auroc", level="metric")["value"].to_numpy() == pytest.approx(
+        0.5, abs=1e-12
+    )

@@ -1,4 +1,6 @@
-"""Every detector against pytorch-ood, by hand, on a closed form, on a separable toy, and on broken input."""
+"""Every detector against pytorch-ood, by hand, on a closed form, on a separable toy, and on broken
+input.
+"""
 
 from pathlib import Path
 
@@ -10,9 +12,10 @@ from scipy.stats import chi2, kstest, spearmanr
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from src.augmentations.evaluation_transform import prepare
 from src.encoders import Classifier, Head, build_encoder
 from src.ood import DETECTORS, Train, detector_table, metrics, odin, penultimate, scores
-from src.ood.scores import (
+from src.ood.detectors import (
     class_mahalanobis,
     energy,
     expected_entropy,
@@ -26,16 +29,20 @@ from src.ood.scores import (
     variation_ratio,
     vim,
 )
-from src.probes import embed, prepare
-from src.runtime import pick
+from src.probes import embed
+from src.runs.runtime import pick
 
-threadpool_limits(1)  # on a busy machine BLAS threads of small matrices wait for one another: 60 s instead of 1
+threadpool_limits(
+    1
+)  # on a busy machine BLAS threads of small matrices wait for one another: 60 s instead of 1
 FLOAT32 = pick("cpu", "float32")
 CLASSES, WIDTH = 4, 12
 
 
 def clusters(n=400, seed=0, spread=1.0):
-    """Features around four class means, in twelve dimensions of unequal width, and the layer that tells them apart."""
+    """Features around four class means, in twelve dimensions of unequal width, and the layer that
+    tells them apart.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % CLASSES
     widths = np.linspace(0.3, 1.5, WIDTH)
@@ -50,27 +57,38 @@ def outside(n=200, seed=1):
 
 
 def passes(logits, t=20, noise=0.3, seed=2):
-    return log_softmax(logits + noise * np.random.default_rng(seed).normal(size=(t, *logits.shape)), axis=-1)
+    return log_softmax(
+        logits + noise * np.random.default_rng(seed).normal(size=(t, *logits.shape)), axis=-1
+    )
 
 
 # --- by hand ---
 
 
 def test_two_passes_over_three_images_and_three_classes_by_hand():
-    # MI of the first image: mean (½, ¼, ¼) has H = 1.5 ln 2, both passes have ln 2. The second: two sure passes that
-    # disagree, ln 2 − 0. The third: two equal passes.
-    p = np.array([[[0.5, 0.5, 0], [1, 0, 0], [0.2, 0.3, 0.5]], [[0.5, 0, 0.5], [0, 1, 0], [0.2, 0.3, 0.5]]])
+    # MI of the first image: mean (½, ¼, ¼) has H = 1.5 ln 2, both passes have ln 2. The second: two
+    # sure passes that disagree, ln 2 − 0. The third: two equal passes.
+    p = np.array(
+        [[[0.5, 0.5, 0], [1, 0, 0], [0.2, 0.3, 0.5]], [[0.5, 0, 0.5], [0, 1, 0], [0.2, 0.3, 0.5]]]
+    )
     with np.errstate(divide="ignore", invalid="ignore"):  # 0·log 0
         log_probs = np.log(p)
-        np.testing.assert_allclose(mutual_information(log_probs), [0.5 * np.log(2), np.log(2), 0], atol=1e-12)
-        np.testing.assert_allclose(expected_entropy(log_probs), [np.log(2), 0, 1.0296530140645737], atol=1e-12)
-    # votes of image 0: classes 0 and 0 (the first of equals); of image 1: 0 and 1; of image 2: 2 and 2
+        np.testing.assert_allclose(
+            mutual_information(log_probs), [0.5 * np.log(2), np.log(2), 0], atol=1e-12
+        )
+        np.testing.assert_allclose(
+            expected_entropy(log_probs), [np.log(2), 0, 1.0296530140645737], atol=1e-12
+        )
+    # votes of image 0: classes 0 and 0 (the first of equals); of image 1: 0 and 1; of image 2: 2
+    # and 2
     np.testing.assert_allclose(variation_ratio(log_probs), [0, 0.5, 0], atol=1e-12)
 
 
 def test_variation_ratio_counts_the_votes():
     votes = np.array([0, 0, 0, 1, 1, 2])
-    assert variation_ratio(np.log(0.1 + 0.7 * np.eye(3)[votes][:, None]))[0] == pytest.approx(0.5)  # 3 of 6 for class 0
+    assert variation_ratio(np.log(0.1 + 0.7 * np.eye(3)[votes][:, None]))[0] == pytest.approx(
+        0.5
+    )  # 3 of 6 for class 0
 
 
 def test_logit_scores_by_hand():
@@ -78,7 +96,9 @@ def test_logit_scores_by_hand():
     assert energy(logits)[0] == pytest.approx(-np.log(8))
     assert max_logit(logits)[0] == pytest.approx(-np.log(5))
     assert one_minus_msp(logits)[0] == pytest.approx(3 / 8)
-    assert generalised_entropy(logits)[0] == pytest.approx(sum((v / 8 * (8 - v) / 8) ** 0.1 for v in (1, 2, 5)))
+    assert generalised_entropy(logits)[0] == pytest.approx(
+        sum((v / 8 * (8 - v) / 8) ** 0.1 for v in (1, 2, 5))
+    )
 
 
 def test_logit_scores_keep_their_digits_where_the_softmax_rounds_to_one():
@@ -92,7 +112,9 @@ def test_knn_equals_a_loop():
     train, test = clusters(60), outside(5)
     unit = train.features_N_D / np.linalg.norm(train.features_N_D, axis=1, keepdims=True)
     expected = [np.sort(np.linalg.norm(unit - z / np.linalg.norm(z), axis=1))[6] for z in test]
-    np.testing.assert_allclose(knn(train, test, k=7), expected, atol=1e-7)  # sklearn squares and takes the root
+    np.testing.assert_allclose(
+        knn(train, test, k=7), expected, atol=1e-7
+    )  # sklearn squares and takes the root
 
 
 def test_class_mahalanobis_equals_the_quadratic_form():
@@ -105,16 +127,25 @@ def test_class_mahalanobis_equals_the_quadratic_form():
 
 
 def test_class_mahalanobis_of_gaussian_classes_is_chi_squared():
-    # classes so far apart that the nearest mean is always the own one; the within-class covariance is known
+    # classes so far apart that the nearest mean is always the own one; the within-class covariance
+    # is known
     train, test = clusters(20_000, spread=0.3), clusters(1000, seed=5, spread=0.3)
     assert kstest(class_mahalanobis(train, test.features_N_D), chi2(WIDTH).cdf).pvalue > 1e-3
     # and the background's part is that of one Gaussian over all of them
-    background = class_mahalanobis(train, test.features_N_D) - relative_mahalanobis(train, test.features_N_D)
-    np.testing.assert_allclose(background, mahalanobis(train.features_N_D, test.features_N_D), rtol=1e-6)
+    background = class_mahalanobis(train, test.features_N_D) - relative_mahalanobis(
+        train, test.features_N_D
+    )
+    np.testing.assert_allclose(
+        background, mahalanobis(train.features_N_D, test.features_N_D), rtol=1e-6
+    )
 
 
 def test_mahalanobis_is_blind_to_the_scale_and_mixing_of_features():
-    train, test, mixing = clusters(), outside(9), np.random.default_rng(3).normal(size=(WIDTH, WIDTH))
+    train, test, mixing = (
+        clusters(),
+        outside(9),
+        np.random.default_rng(3).normal(size=(WIDTH, WIDTH)),
+    )
     mixed = Train(train.features_N_D @ mixing, train.labels_N, train.weight_C_D, train.bias_C)
     for score in (class_mahalanobis, relative_mahalanobis):
         np.testing.assert_allclose(score(mixed, test @ mixing), score(train, test), rtol=1e-6)
@@ -123,7 +154,9 @@ def test_mahalanobis_is_blind_to_the_scale_and_mixing_of_features():
 def test_a_dead_feature_changes_no_mahalanobis_distance():
     # ReLU leaves features that are 0 on every training image: the covariance has no inverse
     train, test = clusters(), outside(9)
-    dead = Train(np.pad(train.features_N_D, ((0, 0), (0, 3))), train.labels_N, train.weight_C_D, train.bias_C)
+    dead = Train(
+        np.pad(train.features_N_D, ((0, 0), (0, 3))), train.labels_N, train.weight_C_D, train.bias_C
+    )
     padded = class_mahalanobis(dead, np.pad(test, ((0, 0), (0, 3))))
     np.testing.assert_allclose(padded, class_mahalanobis(train, test), rtol=1e-8)
 
@@ -136,14 +169,20 @@ def test_one_class_is_enough_to_fit():
 
 def test_vim_takes_half_of_the_dimensions_that_are_filled():
     train, test = clusters(), outside(5)
-    dead = Train(np.pad(train.features_N_D, ((0, 0), (0, 4))), train.labels_N, np.eye(CLASSES, WIDTH + 4), train.bias_C)
+    dead = Train(
+        np.pad(train.features_N_D, ((0, 0), (0, 4))),
+        train.labels_N,
+        np.eye(CLASSES, WIDTH + 4),
+        train.bias_C,
+    )
     padded = np.pad(test, ((0, 0), (0, 4)))
     np.testing.assert_allclose(vim(dead, padded), vim(train, test), rtol=1e-8)
     padded[:, -1] = 1  # a feature no training image has
     assert (vim(dead, padded) > vim(train, test) + 0.01).all()
 
 
-# --- pytorch-ood: there, too, a higher score is more out-of-distribution, so ranks agree with +1 ---
+# --- pytorch-ood: there, too, a higher score is more out-of-distribution, so ranks agree with +1
+# ---
 
 
 def same_ranking(ours, theirs):
@@ -159,7 +198,9 @@ def test_logit_scores_rank_as_pytorch_oods():
     same_ranking(one_minus_msp(logits), detectors.MaxSoftmax(None).predict_logits(theirs))
     gen = detectors.GEN(None).predict_logits(theirs)
     same_ranking(generalised_entropy(logits), gen)
-    np.testing.assert_allclose(generalised_entropy(logits), 8 * gen, rtol=1e-6)  # there: the mean over classes
+    np.testing.assert_allclose(
+        generalised_entropy(logits), 8 * gen, rtol=1e-6
+    )  # there: the mean over classes
 
 
 @pytest.fixture
@@ -179,7 +220,9 @@ def test_feature_scores_rank_as_pytorch_oods(float64_by_default):
     theirs = detectors.Mahalanobis(None).fit_features(*fit).predict_features(z)
     same_ranking(class_mahalanobis(train, test), theirs)
     # there: half the distance, and sums instead of means in the covariance
-    np.testing.assert_allclose(class_mahalanobis(train, test), 2 * len(fit[0]) * theirs.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(
+        class_mahalanobis(train, test), 2 * len(fit[0]) * theirs.numpy(), rtol=1e-6
+    )
     theirs = detectors.RMD(None).fit_features(*fit).predict_features(z)
     same_ranking(relative_mahalanobis(train, test), theirs)
     layer = torch.as_tensor(train.weight_C_D), torch.as_tensor(train.bias_C)
@@ -198,13 +241,15 @@ def test_odin_equals_pytorch_oods():
         def forward(self, x):
             return model(x).double()
 
-    theirs = detectors.ODIN(Double(), eps=0.0014, temperature=1000.0, norm_std=[0.229, 0.224, 0.225]).predict(
-        prepare(images, 16, torch.device("cpu"))
-    )
+    theirs = detectors.ODIN(
+        Double(), eps=0.0014, temperature=1000.0, norm_std=[0.229, 0.224, 0.225]
+    ).predict(prepare(images, 16, torch.device("cpu")))
     ours = odin(model, images, FLOAT32)
     np.testing.assert_allclose(ours, 1 + theirs.numpy(), rtol=0, atol=1e-7)
     same_ranking(ours, theirs)
-    assert np.abs(ours - one_minus_msp(embed(model, images, 16, FLOAT32) / 1000)).max() > 0  # the step does something
+    assert (
+        np.abs(ours - one_minus_msp(embed(model, images, 16, FLOAT32) / 1000)).max() > 0
+    )  # the step does something
 
 
 def test_odin_leaves_the_model_as_it_was():
@@ -221,7 +266,9 @@ def test_odin_leaves_the_model_as_it_was():
 def test_odin_does_not_depend_on_the_batches():
     model = Classifier(build_encoder("custom_cnn", image_size=16), CLASSES).eval()
     images = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
-    np.testing.assert_allclose(odin(model, images, FLOAT32, batch_size=2), odin(model, images, FLOAT32), atol=1e-7)
+    np.testing.assert_allclose(
+        odin(model, images, FLOAT32, batch_size=2), odin(model, images, FLOAT32), atol=1e-7
+    )
 
 
 # --- which way they point ---
@@ -233,10 +280,14 @@ def test_every_detector_on_arrays_finds_a_separable_toy():
         scores(passes(train.logits(z), noise=noise), train.logits(z), z, train)
         for z, noise in ((inside_, 0.1), (outside_, 2.0))
     )
-    expected = [name for name, d in DETECTORS.items() if d.needs in ("MC samples", "logits", "features")]
+    expected = [
+        name for name, d in DETECTORS.items() if d.needs in ("MC samples", "logits", "features")
+    ]
     assert list(inside_table) == list(outside_table) == expected
     for name in expected:
-        assert metrics(inside_table[name], outside_table[name], bootstrap=1)["value"]["auroc"] > 0.95, name
+        assert (
+            metrics(inside_table[name], outside_table[name], bootstrap=1)["value"]["auroc"] > 0.95
+        ), name
 
 
 class MeanColour(nn.Module):
@@ -257,9 +308,15 @@ def test_odin_finds_a_separable_toy():
     colours = 100 + 80 * np.eye(3)[rng.integers(0, 3, 60)]
     grey = np.full((60, 3), 120.0)
     inside_, outside_ = (
-        np.clip(c[:, None, None] + rng.normal(0, 10, (60, 8, 8, 3)), 0, 255).astype(np.uint8) for c in (colours, grey)
+        np.clip(c[:, None, None] + rng.normal(0, 10, (60, 8, 8, 3)), 0, 255).astype(np.uint8)
+        for c in (colours, grey)
     )
-    assert metrics(odin(model, inside_, FLOAT32), odin(model, outside_, FLOAT32), bootstrap=1)["value"]["auroc"] > 0.95
+    assert (
+        metrics(odin(model, inside_, FLOAT32), odin(model, outside_, FLOAT32), bootstrap=1)[
+            "value"
+        ]["auroc"]
+        > 0.95
+    )
 
 
 # --- features and logits belong together ---
@@ -271,7 +328,9 @@ def test_the_last_layer_makes_the_logits_of_the_features():
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
     train = Train.of(model, images, np.arange(5), FLOAT32)
     assert (train.features_N_D.shape, train.features_N_D.dtype) == ((5, 256), np.float64)
-    np.testing.assert_allclose(train.logits(train.features_N_D), embed(model, images, 16, FLOAT32), atol=1e-5)
+    np.testing.assert_allclose(
+        train.logits(train.features_N_D), embed(model, images, 16, FLOAT32), atol=1e-5
+    )
     np.testing.assert_array_equal(train.features_N_D, penultimate(model, images, FLOAT32))
 
 
@@ -286,7 +345,9 @@ def test_one_sample_is_warned_about():
     logits = np.random.default_rng(0).normal(size=(5, CLASSES))
     with pytest.warns(UserWarning, match="0 by definition"):
         table = scores(log_softmax(logits, axis=-1)[None], logits)
-    np.testing.assert_allclose(table[["mutual_information", "predictive_variance", "variation_ratio"]], 0, atol=1e-14)
+    np.testing.assert_allclose(
+        table[["mutual_information", "predictive_variance", "variation_ratio"]], 0, atol=1e-14
+    )
 
 
 def test_a_single_image_has_scores():
@@ -313,10 +374,15 @@ def test_broken_features_are_refused(bad):
 def test_labels_of_other_images_are_refused():
     train = clusters()
     with pytest.raises(ValueError, match="399"):
-        table_of(outside(3), Train(train.features_N_D, train.labels_N[1:], train.weight_C_D, train.bias_C))
+        table_of(
+            outside(3),
+            Train(train.features_N_D, train.labels_N[1:], train.weight_C_D, train.bias_C),
+        )
 
 
-@pytest.mark.parametrize("given", [(None, clusters()), (outside(3), None)], ids=["no features", "no training split"])
+@pytest.mark.parametrize(
+    "given", [(None, clusters()), (outside(3), None)], ids=["no features", "no training split"]
+)
 def test_half_of_what_the_feature_detectors_need_is_refused(given):
     with pytest.raises(ValueError, match="both or neither"):
         table_of(*given)

@@ -1,4 +1,6 @@
-"""Paired comparisons of scores, calibration, temperature and rejection: by hand, against scikit-learn, at the edges."""
+"""Paired comparisons of scores, calibration, temperature and rejection: by hand, against
+scikit-learn, at the edges.
+"""
 
 import numpy as np
 import pandas as pd
@@ -6,18 +8,30 @@ import pytest
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss, roc_auc_score
 
-from src.ood import accuracy_rejection, calibration, compare, ece, fit_temperature, metrics, reliability
+from src.ood import (
+    accuracy_rejection,
+    calibration,
+    compare,
+    ece,
+    fit_temperature,
+    metrics,
+    reliability,
+)
 
 # --- "A beats B" has an interval ---
 
 
 def score_tables(n=300, seed=0):
-    """a finds more than b; both see the same images, so their errors go together; flat tells nothing."""
+    """a finds more than b; both see the same images, so their errors go together; flat tells
+    nothing.
+    """
     rng = np.random.default_rng(seed)
     tables = []
     for shift in (0.0, 1.0):
         base = rng.normal(shift, 1, n)
-        tables.append(pd.DataFrame({"b": base + 0.5 * rng.normal(size=n), "a": base, "flat": np.ones(n)}))
+        tables.append(
+            pd.DataFrame({"b": base + 0.5 * rng.normal(size=n), "a": base, "flat": np.ones(n)})
+        )
     return tables
 
 
@@ -40,7 +54,10 @@ def test_a_score_and_its_monotone_image_never_differ():
 def test_pairing_narrows_the_interval_of_a_difference():
     inside, outside = score_tables()
     paired = compare(inside, outside).loc[("a", "b")]
-    alone = [metrics(inside[name], outside[name], seed=seed).loc["auroc"] for seed, name in enumerate("ab")]
+    alone = [
+        metrics(inside[name], outside[name], seed=seed).loc["auroc"]
+        for seed, name in enumerate("ab")
+    ]
     unpaired = np.hypot(*(row["high"] - row["low"] for row in alone))
     assert paired["high"] - paired["low"] < 0.7 * unpaired
     assert paired["low"] > 0  # which is why pairing is worth it: here the winner shows
@@ -53,10 +70,15 @@ def test_interval_of_a_difference_equals_a_loop_on_the_same_resamples():
     is_ood = np.repeat([0, 1], 40)
     differences = []
     for counts in np.hstack(weights):
-        values = [roc_auc_score(is_ood, np.append(inside[n], outside[n]), sample_weight=counts) for n in "ab"]
+        values = [
+            roc_auc_score(is_ood, np.append(inside[n], outside[n]), sample_weight=counts)
+            for n in "ab"
+        ]
         differences.append(values[0] - values[1])
     row = compare(inside, outside, bootstrap=100, seed=7).loc[("a", "b")]
-    np.testing.assert_allclose(row[["low", "high"]], np.quantile(differences, [0.025, 0.975]), atol=1e-12)
+    np.testing.assert_allclose(
+        row[["low", "high"]], np.quantile(differences, [0.025, 0.975]), atol=1e-12
+    )
 
 
 def test_interval_of_a_difference_covers_the_truth_about_95_times_in_100():
@@ -77,7 +99,9 @@ def test_interval_of_a_difference_covers_the_truth_about_95_times_in_100():
 def test_other_metrics_can_be_compared(metric):
     inside, outside = score_tables(60)
     table = compare(inside, outside, metric, bootstrap=20)
-    values = {name: metrics(inside[name], outside[name], bootstrap=1)["value"][metric] for name in inside}
+    values = {
+        name: metrics(inside[name], outside[name], bootstrap=1)["value"][metric] for name in inside
+    }
     for a, b in table.index:
         assert table.loc[(a, b), "value"] == pytest.approx(values[a] - values[b], abs=1e-12)
 
@@ -94,7 +118,9 @@ def test_comparison_of_broken_scores_is_refused(bad):
 
 
 def random_case(n=500, c=4, sharp=1.0, seed=0):
-    """Logits, and labels drawn from the softmax of `sharp` times them: at `sharp` 1 the confidence is true."""
+    """Logits, and labels drawn from the softmax of `sharp` times them: at `sharp` 1 the confidence
+    is true.
+    """
     rng = np.random.default_rng(seed)
     logits = 2 * rng.normal(size=(n, c))
     labels = (softmax(sharp * logits, axis=1).cumsum(1) < rng.uniform(size=(n, 1))).sum(1)
@@ -156,14 +182,20 @@ def test_calibration_equals_scikit_learns():
 def test_extremes_of_calibration():
     sure = 1000 * np.eye(3)
     right, wrong = calibration(sure, np.arange(3)), calibration(sure, np.array([1, 2, 0]))
-    assert right.to_dict() == pytest.approx({"accuracy": 1, "nll": 0, "brier": 0, "ece": 0, "ece_equal_mass": 0})
-    assert wrong.to_dict() == pytest.approx({"accuracy": 0, "nll": 1000, "brier": 2, "ece": 1, "ece_equal_mass": 1})
+    assert right.to_dict() == pytest.approx(
+        {"accuracy": 1, "nll": 0, "brier": 0, "ece": 0, "ece_equal_mass": 0}
+    )
+    assert wrong.to_dict() == pytest.approx(
+        {"accuracy": 0, "nll": 1000, "brier": 2, "ece": 1, "ece_equal_mass": 1}
+    )
 
 
 def test_true_confidence_has_a_small_ece_and_false_a_large():
     logits, labels = random_case(20_000)
     true, false = calibration(logits, labels), calibration(3 * logits, labels)
-    assert true[["ece", "ece_equal_mass"]].max() < 0.015 < 0.1 < false[["ece", "ece_equal_mass"]].min()
+    assert (
+        true[["ece", "ece_equal_mass"]].max() < 0.015 < 0.1 < false[["ece", "ece_equal_mass"]].min()
+    )
 
 
 @pytest.mark.parametrize("sharp", [0.5, 1.0, 2.0])
@@ -174,14 +206,19 @@ def test_temperature_undoes_a_sharpening(sharp):
     nll = calibration(logits, labels, temperature)["nll"]
     for other in (0.98, 1.02):
         assert nll < calibration(logits, labels, other * temperature)["nll"]
-    assert calibration(logits, labels, temperature)["accuracy"] == calibration(logits, labels)["accuracy"]
+    assert (
+        calibration(logits, labels, temperature)["accuracy"]
+        == calibration(logits, labels)["accuracy"]
+    )
 
 
 def test_temperature_without_a_minimum_is_refused():
     with pytest.raises(ValueError, match="no temperature"):
         fit_temperature(5 * np.eye(4), np.arange(4))  # all right: the surer the better
     with pytest.raises(ValueError, match="no temperature"):
-        fit_temperature(5 * np.eye(4), (np.arange(4) + 1) % 4)  # all wrong: the less sure the better
+        fit_temperature(
+            5 * np.eye(4), (np.arange(4) + 1) % 4
+        )  # all wrong: the less sure the better
 
 
 @pytest.mark.parametrize("confidence", [[], [0.5, 1.1], [0.5, -0.1], [0.5, np.nan]])
@@ -200,7 +237,9 @@ def test_confidences_of_other_images_are_refused():
 
 def test_rejection_by_hand():
     curve = accuracy_rejection([3.0, 1.0, 2.0, 2.0], [0, 1, 1, 0])
-    np.testing.assert_allclose(curve["kept"], [0.25, 0.75, 1.0])  # the two of equal uncertainty go together
+    np.testing.assert_allclose(
+        curve["kept"], [0.25, 0.75, 1.0]
+    )  # the two of equal uncertainty go together
     np.testing.assert_allclose(curve["accuracy"], [1.0, 2 / 3, 0.5])
 
 

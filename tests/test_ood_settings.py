@@ -1,4 +1,6 @@
-"""Settings and controls: what is held out, shifted or taken away is exactly that; and the pictures drawn from them."""
+"""Settings and controls: what is held out, shifted or taken away is exactly that; and the pictures
+drawn from them.
+"""
 
 import io
 import itertools
@@ -11,7 +13,8 @@ from PIL import Image, JpegImagePlugin
 from threadpoolctl import threadpool_limits
 
 from src import figures
-from src.data.eurosat import CLASSES, Split
+from src.data.images import CLASSES
+from src.data.splits import Split
 from src.encoders import Classifier, build_encoder
 from src.finetune import FinetuneConfig, finetune
 from src.ood import (
@@ -27,11 +30,13 @@ from src.ood import (
     reliability,
     shifts,
 )
-from src.ood.settings import _encoded, toned
-from src.results import both_readings, runs_table
-from src.runtime import pick
+from src.ood.settings import _encoded, match_channel_statistics
+from src.results.tables import both_readings, runs_table
+from src.runs.runtime import pick
 
-threadpool_limits(1)  # on a busy machine BLAS threads of small matrices wait for one another: 60 s instead of 1
+threadpool_limits(
+    1
+)  # on a busy machine BLAS threads of small matrices wait for one another: 60 s instead of 1
 FLOAT32 = pick("cpu", "float32")
 
 
@@ -39,7 +44,9 @@ def scenes(n=6, size=64, seed=0):
     """Smooth images of many tones, with a hard edge each."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size] / size
-    waves = np.sin(2 * np.pi * (rng.uniform(1, 4, (n, 1, 1)) * rows + rng.uniform(1, 4, (n, 1, 1)) * columns))
+    waves = np.sin(
+        2 * np.pi * (rng.uniform(1, 4, (n, 1, 1)) * rows + rng.uniform(1, 4, (n, 1, 1)) * columns)
+    )
     edge = columns > rng.uniform(0.3, 0.7, (n, 1, 1))
     tones = rng.uniform(60, 130, (n, 1, 1, 3))
     return (tones + 25 * waves[..., None] + 30 * edge[..., None]).astype(np.uint8)
@@ -68,9 +75,15 @@ def test_held_out_classes_are_in_no_part_of_the_split(labelled, held):
     names_before, names_after = np.array(CLASSES)[labels[h.rows]], np.array(h.classes)[h.labels]
     np.testing.assert_array_equal(names_after, names_before)
     assert sorted(set(h.labels)) == list(range(8))
-    for part, original in ((h.split.train, split.train), (h.split.val, split.val), (h.split.test, split.test)):
+    for part, original in (
+        (h.split.train, split.train),
+        (h.split.val, split.val),
+        (h.split.test, split.test),
+    ):
         expected = original[~np.isin(np.array(CLASSES)[labels[original]], held)]
-        np.testing.assert_array_equal(h.rows[part], expected)  # an image stays in the part it was in
+        np.testing.assert_array_equal(
+            h.rows[part], expected
+        )  # an image stays in the part it was in
     np.testing.assert_array_equal(h.test, h.rows[h.split.test])
     assert set(h.outside) == {row for row in split.test if CLASSES[labels[row]] in held}
 
@@ -110,14 +123,20 @@ def test_every_shift_has_three_strengths_each_farther_from_the_picture():
 def test_each_shift_does_what_it_is_called():
     images = scenes()
     shifted = shifts(images)
-    gradient = {name: np.abs(np.diff(x.astype(float), axis=2)).mean() for name, x in shifted.items()}
+    gradient = {
+        name: np.abs(np.diff(x.astype(float), axis=2)).mean() for name, x in shifted.items()
+    }
     here = np.abs(np.diff(images.astype(float), axis=2)).mean()
-    assert gradient["blur 3"] < gradient["blur 1"] < here < gradient["noise 1"] < gradient["noise 3"]
+    assert (
+        gradient["blur 3"] < gradient["blur 1"] < here < gradient["noise 1"] < gradient["noise 3"]
+    )
     assert shifted["haze 3"].mean() > images.mean() + 20
     assert shifted["brightness 1"].mean() == pytest.approx(1.2 * images.mean(), rel=0.02)
     stripes = shifted["stripes 2"].astype(float) - images
     assert stripes.std(axis=1).max() < 1  # the same all the way down a column, but for rounding
-    assert stripes.mean(axis=1).std(axis=1).min() > 3  # and another in every column: σ 0.03 is 7.7 of 255
+    assert (
+        stripes.mean(axis=1).std(axis=1).min() > 3
+    )  # and another in every column: σ 0.03 is 7.7 of 255
     assert np.std(shifted["noise 3"].astype(float) - images) == pytest.approx(25.5, rel=0.03)
 
 
@@ -153,26 +172,44 @@ def test_jpeg_of_quality_100_is_written_as_eurosats_files_are():
 
 def test_toned_images_have_the_means_and_deviations_of_the_others():
     images, like = scenes(40), scenes(30, seed=5) // 2 + 40
-    given = pixel_statistics(toned(images, like, seed=3), 64)[:, :6]
+    given = pixel_statistics(match_channel_statistics(images, like, seed=3), 64)[:, :6]
     rows = np.random.default_rng(3).integers(30, size=40)
-    np.testing.assert_allclose(given, pixel_statistics(like, 64)[rows, :6], atol=0.01)  # but for rounding and clipping
+    np.testing.assert_allclose(
+        given, pixel_statistics(like, 64)[rows, :6], atol=0.01
+    )  # but for rounding and clipping
 
 
 def test_toned_leaves_a_flat_image_flat():
-    flat = toned(np.full((1, 16, 16, 3), 90, np.uint8), scenes(5, 16))
+    flat = match_channel_statistics(np.full((1, 16, 16, 3), 90, np.uint8), scenes(5, 16))
     assert np.ptp(flat, axis=(1, 2)).max() == 0
 
 
 def test_controls_take_away_one_thing_at_a_time():
-    images, like = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), dtype=np.uint8), scenes(20)
+    images, like = (
+        np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), dtype=np.uint8),
+        scenes(20),
+    )
     steps = controls(images, like, 64)
-    assert list(steps) == ["as shipped", "re-encoded", "tones", "ground sampling", "tones, ground sampling"]
+    assert list(steps) == [
+        "as shipped",
+        "re-encoded",
+        "tones",
+        "ground sampling",
+        "tones, ground sampling",
+    ]
     assert all(steps[name].shape == (8, 64, 64, 3) for name in list(steps)[1:])
     statistics = {name: pixel_statistics(x, 64).mean(0) for name, x in steps.items()}
-    np.testing.assert_allclose(statistics["re-encoded"][:3], statistics["as shipped"][:3], atol=0.01)
+    np.testing.assert_allclose(
+        statistics["re-encoded"][:3], statistics["as shipped"][:3], atol=0.01
+    )
     target = pixel_statistics(like, 64)
-    assert np.abs(statistics["tones"][:6] - target[:, :6].mean(0)).max() < 3 * target[:, :6].std(0).max()
-    assert statistics["ground sampling"][6] < 0.2 * statistics["re-encoded"][6]  # nothing finer than 10 m is left
+    assert (
+        np.abs(statistics["tones"][:6] - target[:, :6].mean(0)).max()
+        < 3 * target[:, :6].std(0).max()
+    )
+    assert (
+        statistics["ground sampling"][6] < 0.2 * statistics["re-encoded"][6]
+    )  # nothing finer than 10 m is left
 
 
 def test_ground_sampling_leaves_eight_pixels_of_an_image_77_metres_wide():
@@ -182,7 +219,9 @@ def test_ground_sampling_leaves_eight_pixels_of_an_image_77_metres_wide():
     centres = coarse.reshape(8, 8, 8, 8)[:, 3:5, :, 3:5].mean((1, 3))
     assert np.corrcoef(centres.ravel(), blocks[0, ..., 0].ravel())[0, 1] > 0.9
     finer = controls(images, images, 64, metres=0.3 * 4)["ground sampling"]
-    assert distance(finer, controls(images, images, 64)["re-encoded"]) < 1  # 1.2 m is what 64 pixels hold anyway
+    assert (
+        distance(finer, controls(images, images, 64)["re-encoded"]) < 1
+    )  # 1.2 m is what 64 pixels hold anyway
 
 
 # --- all together ---
@@ -194,7 +233,9 @@ def evaluated():
     train, inside = scenes(60, 16), scenes(12, 16, seed=1)
     sets = {"dark": scenes(9, 24, seed=2) // 8, "noise": shifts(inside, ["noise"])["noise 3"]}
     labels = np.arange(60) % 4
-    result = evaluate(model, train, inside, sets, samples=3, runtime=FLOAT32, seed=1, train_labels=labels)
+    result = evaluate(
+        model, train, inside, sets, samples=3, runtime=FLOAT32, seed=1, train_labels=labels
+    )
     return model, train, inside, sets, labels, result
 
 
@@ -204,13 +245,17 @@ def test_evaluate_runs_every_detector_on_every_set(evaluated):
     assert result.ood_scores.groupby("set").size().to_dict() == {"dark": 9, "noise": 12}
     assert (list(result.auroc.index), list(result.auroc)) == (list(DETECTORS), ["dark", "noise"])
     assert result.auroc.loc["vim", "noise"] == result.table.loc[("noise", "vim", "auroc"), "value"]
-    assert result.auroc.notna().all(axis=None) and result.auroc.loc["pixel_mahalanobis"].min() > 0.95
+    assert (
+        result.auroc.notna().all(axis=None) and result.auroc.loc["pixel_mahalanobis"].min() > 0.95
+    )
 
 
 def test_sets_do_not_depend_on_one_another(evaluated):
     model, train, inside, sets, labels, result = evaluated
     alone = evaluate(model, train, inside, sets["noise"], 3, FLOAT32, 1, labels)
-    pd.testing.assert_frame_equal(alone.ood_scores, result.ood_scores.loc["noise"], check_names=False)
+    pd.testing.assert_frame_equal(
+        alone.ood_scores, result.ood_scores.loc["noise"], check_names=False
+    )
     pd.testing.assert_frame_equal(alone.table, result.table.loc["noise"])
     name = "vim"
     again = metrics(alone.id_scores[name], alone.ood_scores[name], seed=1)
@@ -224,7 +269,10 @@ def test_pictures_can_be_drawn(evaluated):
     _, _, inside, sets, _, result = evaluated
     noise = result.ood_scores.loc["noise"]
     confidence, right = np.linspace(0.3, 1, 40), np.arange(40) % 3 > 0
-    energies = {"dark": (sets["dark"], result.ood_scores.loc["dark"]["energy"]), "in": (inside, noise["energy"])}
+    energies = {
+        "dark": (sets["dark"], result.ood_scores.loc["dark"]["energy"]),
+        "in": (inside, noise["energy"]),
+    }
     drawn = [
         figures.score_heatmap({"far": result.auroc}),
         figures.extremes(energies, n=5),
@@ -239,6 +287,11 @@ def test_pictures_can_be_drawn(evaluated):
         assert Image.open(file).size > (200, 200)
     heat, extremes = drawn[:2]
     assert len(heat.axes[0].texts) == 30 + 1  # and the kind of setting
-    assert [axis.get_ylabel() for axis in extremes.axes[::5]] == ["dark\nleast", "dark\nmost", "in\nleast", "in\nmost"]
+    assert [axis.get_ylabel() for axis in extremes.axes[::5]] == [
+        "dark\nleast",
+        "dark\nmost",
+        "in\nleast",
+        "in\nmost",
+    ]
     most = np.argmax(energies["dark"][1])
     np.testing.assert_array_equal(extremes.axes[5].images[0].get_array(), sets["dark"][most])

@@ -1,4 +1,6 @@
-"""Pretraining learns, repeats itself bit by bit, survives being killed, and stops rather than save nonsense."""
+"""Pretraining learns, repeats itself bit by bit, survives being killed, and stops rather than save
+nonsense.
+"""
 
 import itertools
 import json
@@ -7,22 +9,24 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import src.loop
 import torch
 
-import src.loop
 import src.pretrain
 from src import checkpoints
-from src.checkpoints import CheckpointError
-from src.loop import cosine
+from src.errors import CheckpointError
 from src.pretrain import PretrainConfig, pretrain, untrained
-from src.runtime import pick
+from src.runs.loop import cosine
+from src.runs.runtime import pick
 
 FLOAT32 = pick("cpu", "float32")
 CONFIG = PretrainConfig(epochs=3, batch_size=8, image_size=16, projection=(64, 32), seed=1)
 
 
 def textures(n, size=24, seed=0):
-    """Stripes of random direction, width and colours: images that can be told from one another in any crop."""
+    """Stripes of random direction, width and colours: images that can be told from one another in
+    any crop.
+    """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size]
     waves = [np.sin(a * x + b * y) for a, b in rng.uniform(-2, 2, (n, 2))]
@@ -42,7 +46,9 @@ def state_of(file, part="encoder"):
 
 
 def equal(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[key], second[key]) for key in first
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,11 @@ def done(tmp_path_factory):
     config = replace(CONFIG, epochs=5)
     images = IMAGES.copy()
     out = tmp_path_factory.mktemp("models")
-    return run(out, config, images, probe=probe, probe_every=2, data={"kind": "textures"}), out, images
+    return (
+        run(out, config, images, probe=probe, probe_every=2, data={"kind": "textures"}),
+        out,
+        images,
+    )
 
 
 # What a run does
@@ -78,7 +88,15 @@ def test_the_images_are_only_read(done):
 
 def test_the_history_has_a_row_for_the_untrained_encoder_and_one_an_epoch(done):
     history = done[0].history
-    assert list(history.columns) == ["epoch", "knn", "loss", "lr", "images_per_s", "data_share", "seconds"]
+    assert list(history.columns) == [
+        "epoch",
+        "knn",
+        "loss",
+        "lr",
+        "images_per_s",
+        "data_share",
+        "seconds",
+    ]
     assert history["epoch"].tolist() == [0, 1, 2, 3, 4, 5]
     assert math.isnan(history["loss"][0]) and np.isfinite(history["loss"][1:]).all()
     assert (history[["images_per_s", "seconds"]][1:] > 0).all(axis=None)
@@ -95,7 +113,11 @@ def test_the_probe_sees_the_untrained_encoder_every_second_epoch_and_the_last(do
 
 def test_the_probe_at_epoch_0_sees_what_untrained_gives(tmp_path):
     seen = []
-    run(tmp_path, replace(CONFIG, epochs=1), probe=lambda e: seen.append(checkpoints.clean_state(e)) or 0.0)
+    run(
+        tmp_path,
+        replace(CONFIG, epochs=1),
+        probe=lambda e: seen.append(checkpoints.clean_state(e)) or 0.0,
+    )
     assert equal(seen[0], untrained(CONFIG).state_dict())
     assert not equal(seen[1], seen[0])
 
@@ -108,7 +130,9 @@ def test_the_probe_does_not_change_the_training(tmp_path):
         return 0.0
 
     plain = run(tmp_path / "plain")
-    assert equal(run(tmp_path / "probed", probe=meddling).encoder.state_dict(), plain.encoder.state_dict())
+    assert equal(
+        run(tmp_path / "probed", probe=meddling).encoder.state_dict(), plain.encoder.state_dict()
+    )
 
 
 def test_the_best_epoch_lies_under_its_full_name_and_its_alias(done):
@@ -116,11 +140,15 @@ def test_the_best_epoch_lies_under_its_full_name_and_its_alias(done):
     losses = result.history["loss"][1:]
     assert result.checkpoint.parent == out
     expected = f"best_contrastive_model_5Ep_8BS_Loss{losses.min():.4f}".replace(".", "_")
-    assert result.checkpoint.name.startswith(f"{expected}_20") and result.checkpoint.suffix == ".pth"
+    assert (
+        result.checkpoint.name.startswith(f"{expected}_20") and result.checkpoint.suffix == ".pth"
+    )
     alias = out / "best_contrastive_model_5Ep.pth"
     assert alias.read_bytes() == result.checkpoint.read_bytes()
     assert json.loads(alias.with_suffix(".json").read_text())["epoch"] == losses.idxmin()
-    assert len(list(out.iterdir())) == 5  # best and alias, each with its .json, and runs: nothing temporary is left
+    assert (
+        len(list(out.iterdir())) == 5
+    )  # best and alias, each with its .json, and runs: nothing temporary is left
 
 
 def test_the_encoder_handed_back_is_the_best_epochs_in_eval_mode(done):
@@ -130,10 +158,15 @@ def test_the_encoder_handed_back_is_the_best_epochs_in_eval_mode(done):
 
 
 def test_best_is_the_epoch_of_the_lowest_loss_not_the_last(tmp_path, monkeypatch):
-    losses, epochs = iter([3.0, 3.0, 1.0, 1.0, 2.0, 2.0]), []  # two steps an epoch: epoch 2 is the best
+    losses, epochs = (
+        iter([3.0, 3.0, 1.0, 1.0, 2.0, 2.0]),
+        [],
+    )  # two steps an epoch: epoch 2 is the best
     real = src.pretrain.nt_xent
     monkeypatch.setattr(src.pretrain, "nt_xent", lambda *args: 0 * real(*args) + next(losses))
-    result = run(tmp_path, probe=lambda e: epochs.append(checkpoints.clean_state(e)) or 0.0, probe_every=1)
+    result = run(
+        tmp_path, probe=lambda e: epochs.append(checkpoints.clean_state(e)) or 0.0, probe_every=1
+    )
     assert checkpoints.load(result.checkpoint)[1]["epoch"] == 2
     assert equal(result.encoder.state_dict(), epochs[2]) and not equal(epochs[2], epochs[3])
     assert "_Loss1_0000_" in result.checkpoint.name
@@ -151,19 +184,28 @@ def test_the_checkpoint_says_how_it_was_made(done):
 
 def test_every_epoch_takes_every_image_at_most_once_in_another_order(tmp_path, monkeypatch):
     epochs, real = [], src.pretrain.batches
-    monkeypatch.setattr(src.pretrain, "batches", lambda images, rows, device: (
-        epochs.append(rows.flatten().tolist()) or real(images, rows, device)))  # fmt: skip
+    monkeypatch.setattr(
+        src.pretrain,
+        "batches",
+        lambda images, rows, device: (
+            epochs.append(rows.flatten().tolist()) or real(images, rows, device)
+        ),
+    )
     run(tmp_path)
     for rows in epochs:
         assert len(rows) == 16 == len(set(rows)) and set(rows) <= set(range(20))
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
-    assert set().union(*epochs) == set(range(20))  # what one epoch leaves over is not left over for good
+    assert set().union(*epochs) == set(
+        range(20)
+    )  # what one epoch leaves over is not left over for good
 
 
 def test_the_two_views_of_a_step_differ_and_no_step_repeats_them(tmp_path, monkeypatch):
     pairs, real = [], src.pretrain.views
     monkeypatch.setattr(src.pretrain, "views", lambda *args: pairs.append(real(*args)) or pairs[-1])
-    run(tmp_path, images=np.repeat(IMAGES[:1], 20, axis=0))  # one image: only the augmentation can differ
+    run(
+        tmp_path, images=np.repeat(IMAGES[:1], 20, axis=0)
+    )  # one image: only the augmentation can differ
     views = [view for pair in pairs for view in pair]
     assert len(views) == 12
     assert all(not torch.equal(a, b) for n, a in enumerate(views) for b in views[:n])
@@ -209,7 +251,9 @@ def test_resuming_goes_on_after_the_last_state_saved(tmp_path, monkeypatch, augm
         stop_after(patch, 2)
         run(tmp_path / "killed", config, probe=lambda e: 0.5, probe_every=1, save_minutes=0)
     probed = []
-    resumed = run(tmp_path / "killed", config, probe=lambda e: probed.append(e) or 0.5, probe_every=1)
+    resumed = run(
+        tmp_path / "killed", config, probe=lambda e: probed.append(e) or 0.5, probe_every=1
+    )
     assert len(probed) == 1  # epoch 3 alone: epochs 0 to 2 were not done again
     assert equal(resumed.encoder.state_dict(), whole.encoder.state_dict())
     assert resumed.history["loss"][1:].tolist() == whole.history["loss"][1:].tolist()
@@ -229,27 +273,40 @@ def test_a_finished_run_whose_checkpoint_was_deleted_writes_it_again(tmp_path):
     first = run(tmp_path)
     first.checkpoint.unlink()
     again = run(tmp_path)
-    assert equal(checkpoints.load_encoder(again.checkpoint)[0].state_dict(), first.encoder.state_dict())
+    assert equal(
+        checkpoints.load_encoder(again.checkpoint)[0].state_dict(), first.encoder.state_dict()
+    )
 
 
 def test_without_resume_a_saved_run_is_not_continued(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(patch, 2)
-        run(tmp_path / "a", replace(CONFIG, lr=0.1), save_minutes=0)  # another run: continuing it would be refused
+        run(
+            tmp_path / "a", replace(CONFIG, lr=0.1), save_minutes=0
+        )  # another run: continuing it would be refused
     again = run(tmp_path / "a", resume=False)
     assert equal(again.encoder.state_dict(), run(tmp_path / "b").encoder.state_dict())
 
 
-CHANGES = [{"lr": 1e-4}, {"projection": (32, 32)}, {"augmentation": {"hflip": 0.0}}, {"temperature": 0.1}]
+CHANGES = [
+    {"lr": 1e-4},
+    {"projection": (32, 32)},
+    {"augmentation": {"hflip": 0.0}},
+    {"temperature": 0.1},
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_an_unfinished_run_of_another_config_is_not_resumed_unless_forced(tmp_path, monkeypatch, change):
+def test_an_unfinished_run_of_another_config_is_not_resumed_unless_forced(
+    tmp_path, monkeypatch, change
+):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(patch, 1)
         run(tmp_path, save_minutes=0)
     changed = replace(CONFIG, **change)
-    with pytest.raises(CheckpointError, match=rf"another config or other data \(was, now\).*{next(iter(change))}"):
+    with pytest.raises(
+        CheckpointError, match=rf"another config or other data \(was, now\).*{next(iter(change))}"
+    ):
         run(tmp_path, changed)
     (told,) = [json.loads(file.read_text()) for file in tmp_path.rglob("run.json")]
     assert told["status"] == "stopped" and told["config"] == json.loads(json.dumps(asdict(CONFIG)))
@@ -267,7 +324,9 @@ def test_an_unfinished_run_is_not_continued_on_other_images(tmp_path, monkeypatc
         run(tmp_path, images=textures(20, seed=5))
 
 
-def test_a_finished_run_of_another_config_makes_room_for_a_new_one_and_keeps_its_checkpoint(tmp_path):
+def test_a_finished_run_of_another_config_makes_room_for_a_new_one_and_keeps_its_checkpoint(
+    tmp_path,
+):
     first = run(tmp_path)
     second = run(tmp_path, replace(CONFIG, lr=1e-4))
     assert first.checkpoint.is_file() and second.checkpoint != first.checkpoint
@@ -278,15 +337,21 @@ def test_a_finished_run_of_another_config_makes_room_for_a_new_one_and_keeps_its
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_last_good_checkpoint(tmp_path, monkeypatch, value):
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_last_good_checkpoint(
+    tmp_path, monkeypatch, value
+):
     calls, real = [], src.pretrain.nt_xent
 
     def breaking(*args):
         calls.append(None)
-        return real(*args) * (value if len(calls) == 3 else 1)  # the first step of epoch 2, and only that one
+        return real(*args) * (
+            value if len(calls) == 3 else 1
+        )  # the first step of epoch 2, and only that one
 
     monkeypatch.setattr(src.pretrain, "nt_xent", breaking)
-    with pytest.raises(FloatingPointError, match=r"loss of epoch 2 is (nan|inf).*lower learning rate than 0\.001"):
+    with pytest.raises(
+        FloatingPointError, match=r"loss of epoch 2 is (nan|inf).*lower learning rate than 0\.001"
+    ):
         run(tmp_path, save_minutes=0)
     (last,) = tmp_path.rglob("last.pth")
     state, about = checkpoints.load(last)
@@ -301,7 +366,9 @@ def test_a_learning_rate_that_blows_the_weights_up_stops_the_run(tmp_path):
 
 @pytest.mark.parametrize("batch_size", [0, 1, 21])
 def test_a_batch_that_cannot_be_filled_or_contrasted_is_refused(tmp_path, batch_size):
-    with pytest.raises(ValueError, match=f"batch_size {batch_size} for 20 images: choose from 2 to 20"):
+    with pytest.raises(
+        ValueError, match=f"batch_size {batch_size} for 20 images: choose from 2 to 20"
+    ):
         run(tmp_path, replace(CONFIG, batch_size=batch_size))
     assert list(tmp_path.iterdir()) == []
 
@@ -316,7 +383,9 @@ def test_images_of_other_channels_are_refused(tmp_path):
 
 
 def test_the_command_line_fails_in_one_line(tmp_path, run_module, one_error_line):
-    line = one_error_line(run_module("src.pretrain", tmp_path / "nowhere", "--out", tmp_path / "models"))
+    line = one_error_line(
+        run_module("src.pretrain", tmp_path / "nowhere", "--out", tmp_path / "models")
+    )
     assert "nowhere is not a store" in line
     assert list(tmp_path.iterdir()) == []
 

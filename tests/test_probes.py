@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
+from src.augmentations.evaluation_transform import prepare
 from src.encoders import build_encoder
-from src.probes import _spread, embed, knn_accuracy, knn_probe, linear_accuracy, prepare
-from src.runtime import pick
+from src.probes import _spread, embed, knn_accuracy, knn_probe, linear_accuracy
+from src.runs.runtime import pick
 
 torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
 
@@ -25,20 +26,25 @@ def landscape(n, height, width, channels=3, seed=0):
         a, b, c, d = rng.uniform(1, 9, 4)
         field = 0.5 + 0.3 * np.sin(a * x + b * y) * np.cos(c * y) + 0.2 * (x * d % 1 > 0.5)
         patches.append(
-            field[..., None] * rng.uniform(0.3, 1, channels) + rng.normal(0, 0.03, (height, width, channels))
+            field[..., None] * rng.uniform(0.3, 1, channels)
+            + rng.normal(0, 0.03, (height, width, channels))
         )
     return (255 * np.clip(patches, 0, 1)).round().astype(np.uint8)
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(64, 64, 64), (256, 256, 64), (120, 90, 64), (32, 48, 64)])
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(64, 64, 64), (256, 256, 64), (120, 90, 64), (32, 48, 64)]
+)
 def test_prepare_equals_torchvision_resize_and_normalize(height, width, size):
     images = landscape(3, height, width)
-    reference = v2.Compose([
-        v2.ToImage(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Resize((size, size), antialias=True),
-        v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    ])  # fmt: skip
+    reference = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Resize((size, size), antialias=True),
+            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
     expected = torch.stack([reference(image) for image in images])
     batch = prepare(images, size, CPU)
     torch.testing.assert_close(batch, expected, rtol=0, atol=2e-5)
@@ -75,9 +81,14 @@ def test_embed_puts_the_prepared_images_through_the_module():
 def test_embed_does_not_depend_on_the_batch_size(batch_size):
     torch.manual_seed(0)
     # batch norm in training mode, or dropout left on, would make this fail
-    images, encoder = landscape(7, 16, 16), build_encoder("custom_cnn", image_size=16, dropout=0.5).train()
+    images, encoder = (
+        landscape(7, 16, 16),
+        build_encoder("custom_cnn", image_size=16, dropout=0.5).train(),
+    )
     together = embed(encoder, images, 16, FLOAT32)
-    np.testing.assert_allclose(embed(encoder, images, 16, FLOAT32, batch_size), together, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        embed(encoder, images, 16, FLOAT32, batch_size), together, rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -123,7 +134,9 @@ def test_knn_accuracy_equals_a_loop_over_cosines(k):
     for row, label in zip(test, test_labels, strict=True):
         cosine = [row @ other / np.linalg.norm(row) / np.linalg.norm(other) for other in train]
         nearest = labels[np.argsort(cosine)[::-1][:k]]
-        right += np.bincount(nearest).argmax() == label  # among equal votes the smaller label, as scikit-learn
+        right += (
+            np.bincount(nearest).argmax() == label
+        )  # among equal votes the smaller label, as scikit-learn
     expected = right / len(test)
     assert 0.4 < expected < 0.95  # neither chance nor certain, so that a wrong neighbour would show
     assert knn_accuracy(train, labels, test, test_labels, k) == pytest.approx(expected, abs=1e-12)
@@ -150,7 +163,9 @@ def test_linear_accuracy_standardises_the_features():
     # one feature in the millions would otherwise drown the one that tells the classes apart
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
-    features = np.stack([1e-6 * (labels + rng.normal(0, 0.1, 200)), 1e6 * rng.normal(size=200)], axis=1)
+    features = np.stack(
+        [1e-6 * (labels + rng.normal(0, 0.1, 200)), 1e6 * rng.normal(size=200)], axis=1
+    )
     assert linear_accuracy(features[:100], labels[:100], features[100:], labels[100:]) > 0.95
 
 
@@ -172,7 +187,9 @@ def test_knn_probe_reads_only_its_rows():
     assert other(MeanColour()) == 0.0
 
 
-@pytest.mark.parametrize(("n", "limit", "expected"), [(10, 20, 10), (10, 10, 10), (1000, 50, 50), (7, 1, 1)])
+@pytest.mark.parametrize(
+    ("n", "limit", "expected"), [(10, 20, 10), (10, 10, 10), (1000, 50, 50), (7, 1, 1)]
+)
 def test_spread_takes_distinct_rows_from_end_to_end(n, limit, expected):
     rows = _spread(np.arange(100, 100 + n), limit)
     assert len(set(rows.tolist())) == len(rows) == expected

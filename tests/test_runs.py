@@ -1,4 +1,5 @@
-"""Whatever ends a run, the same call goes on, and ends with the very weights of a run that nothing ended.
+"""Whatever ends a run, the same call goes on, and ends with the very weights of a run that nothing
+ended.
 
 `make soak` runs the two kill tests at a larger size.
 """
@@ -16,17 +17,21 @@ import pandas as pd
 import pytest
 import torch
 
-import src.runs
+import src.runs.run
+from src.runs.distributed import World
 from src import checkpoints
-from src.checkpoints import CheckpointError
 from src.data.store import PatchStore
+from src.errors import CheckpointError
 from src.pretrain import PretrainConfig, pretrain
-from src.runs import Stopped, table
-from src.runtime import pick
+from src.runs.listing import table
+from src.runs.run import Stopped
+from src.runs.runtime import pick
 
 TRAININGS = [killable_runs.train_simclr, killable_runs.train_classifier]
 TIMES = ["images_per_s", "data_share", "seconds"]  # of a history: all that may differ
-CONFIG = PretrainConfig(epochs=3, batch_size=15, image_size=16, projection=(32, 16), seed=1)  # four steps an epoch
+CONFIG = PretrainConfig(
+    epochs=3, batch_size=15, image_size=16, projection=(32, 16), seed=1
+)  # four steps an epoch
 
 
 def run(out, config=CONFIG, **arguments):
@@ -37,7 +42,12 @@ def outcome(out):
     """Every tensor of the finished run, and its history."""
     (last,) = out.rglob("last.pth")
     state, about = checkpoints.load(last)
-    parts = {f"{p}.{k}": t for p, tensors in state.items() if isinstance(tensors, dict) for k, t in flat(tensors)}
+    parts = {
+        f"{p}.{k}": t
+        for p, tensors in state.items()
+        if isinstance(tensors, dict)
+        for k, t in flat(tensors)
+    }
     return parts, pd.DataFrame(about["history"]).drop(columns=TIMES)
 
 
@@ -86,7 +96,10 @@ def test_twenty_kills_at_random_moments_change_not_one_bit(train, whole, tmp_pat
     rng, reached = random.Random(5), []
     for kill in range(20):
         process = killable_runs.start(train, tmp_path, pause=0.02, save_steps=1)
-        while where(tmp_path) in (None, *reached[-1:]):  # it got a little further than the life before
+        while where(tmp_path) in (
+            None,
+            *reached[-1:],
+        ):  # it got a little further than the life before
             assert process.exitcode is None, f"it was done after {kill} kills: nothing more to kill"
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.05))
@@ -94,7 +107,9 @@ def test_twenty_kills_at_random_moments_change_not_one_bit(train, whole, tmp_pat
         process.kill()
         process.join()
         reached.append(where(tmp_path))
-    assert reached == sorted(set(reached)) and any(step for _, step in reached)  # on and on, from within epochs too
+    assert reached == sorted(set(reached)) and any(
+        step for _, step in reached
+    )  # on and on, from within epochs too
     process = killable_runs.start(train, tmp_path)
     process.join()
     assert process.exitcode == 0
@@ -108,9 +123,13 @@ def test_a_kill_in_the_middle_of_a_save_costs_no_state_saved_before(train, save,
     process.join()
     assert process.exitcode == -signal.SIGKILL
     states = [
-        checkpoints.load(file)[1] for file in tmp_path.rglob("*.pth") if file.name in ("last.pth", "previous.pth")
+        checkpoints.load(file)[1]
+        for file in tmp_path.rglob("*.pth")
+        if file.name in ("last.pth", "previous.pth")
     ]
-    assert len(states) == min(save, 1)  # the newest is being replaced: the one before it is there, and whole
+    assert len(states) == min(
+        save, 1
+    )  # the newest is being replaced: the one before it is there, and whole
     train(tmp_path)
     assert_same(tmp_path, whole[train])
 
@@ -118,11 +137,29 @@ def test_a_kill_in_the_middle_of_a_save_costs_no_state_saved_before(train, save,
 # Pre-emption with a warning, and the notebook's stop button
 
 
-def test_sigterm_saves_and_ends_the_command_line_and_the_same_command_goes_on(tmp_path, command, run_module):
+def test_sigterm_saves_and_ends_the_command_line_and_the_same_command_goes_on(
+    tmp_path, command, run_module
+):
     patches = ((str(n), None, image) for n, image in enumerate(killable_runs.DATA))
     store = PatchStore.write(tmp_path / "store", patches, {"kind": "noise"})
-    arguments = ["src.pretrain", store.path, "--out", tmp_path / "models", "--runs", tmp_path / "runs", "--epochs", 9,
-                 "--batch-size", 6, "--image-size", 16, "--device", "cpu", "--precision", "float32"]  # fmt: skip
+    arguments = [
+        "src.pretrain",
+        store.path,
+        "--out",
+        tmp_path / "models",
+        "--runs",
+        tmp_path / "runs",
+        "--epochs",
+        9,
+        "--batch-size",
+        6,
+        "--image-size",
+        16,
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+    ]
     log = tmp_path / "log"
     with open(log, "w") as file:
         process = subprocess.Popen(**command(*arguments), stdout=file, stderr=file)
@@ -141,7 +178,9 @@ def test_sigterm_saves_and_ends_the_command_line_and_the_same_command_goes_on(tm
     assert done["epoch"].tolist() == list(range(10))
 
 
-def test_a_signal_in_a_notebook_raises_after_saving_and_the_handlers_are_put_back(tmp_path, monkeypatch):
+def test_a_signal_in_a_notebook_raises_after_saving_and_the_handlers_are_put_back(
+    tmp_path, monkeypatch
+):
     before = signal.getsignal(signal.SIGINT)
     losses, real = iter(range(100)), src.pretrain.nt_xent
 
@@ -161,16 +200,18 @@ def test_a_signal_in_a_notebook_raises_after_saving_and_the_handlers_are_put_bac
 
 
 def test_a_save_is_due_by_the_clock_too(tmp_path, monkeypatch):
-    saves, save = [], src.runs.Run.save
-    monkeypatch.setattr(src.runs.Run, "save", lambda *args: (saves.append(args[3]["step"]), save(*args)))
+    saves, save = [], src.runs.run.Run.save
+    monkeypatch.setattr(
+        src.runs.run.Run, "save", lambda *args: (saves.append(args[3]["step"]), save(*args))
+    )
     clock = iter(range(0, 100_000, 100))  # every look at the clock is 100 seconds after the last
-    monkeypatch.setattr(src.runs.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(src.runs.run.time, "monotonic", lambda: next(clock))
     run(tmp_path, save_minutes=5)
     assert len(saves) > 2 and any(0 < step < 4 for step in saves)
 
 
 def test_a_process_that_does_not_write_is_not_late_for_ever(tmp_path):
-    with src.runs.Run(tmp_path, {}, save_steps=2, world=src.runs.World(1, 2)) as second:
+    with src.runs.run.Run(tmp_path, {}, save_steps=2, world=World(1, 2)) as second:
         assert [second.due() for _ in range(6)] == [False, True] * 3
 
 
@@ -180,12 +221,15 @@ def test_a_process_that_does_not_write_is_not_late_for_ever(tmp_path):
 def test_a_disk_that_fills_up_ends_the_run_with_one_error_and_room_lets_it_go_on(tmp_path):
     whole = run(tmp_path / "whole")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write itself fails, as on a full disk
+    ignored = signal.signal(
+        signal.SIGXFSZ, signal.SIG_IGN
+    )  # so that the write itself fails, as on a full disk
     biggest = max(file.stat().st_size for file in (tmp_path / "whole").rglob("*.pth"))
     saved = []
     try:
         with pytest.raises(
-            CheckpointError, match=r"last\.pth could not be written .*Make room.*goes on from .*previous"
+            CheckpointError,
+            match=r"last\.pth could not be written .*Make room.*goes on from .*previous",
         ):
 
             def fill(encoder):  # after the first epoch's state is safe
@@ -204,16 +248,22 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_error_and_room_lets_it_go_on
 
 
 def test_a_run_that_will_not_fit_on_the_disk_is_refused_before_it_starts(tmp_path, monkeypatch):
-    usage = src.runs.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(src.runs.shutil, "disk_usage", lambda folder: usage._replace(free=10_000_000))
-    with pytest.raises(CheckpointError, match=r"checkpoints need 0\.06 GB, free are 0\.01 GB. Make room there"):
+    usage = src.runs.run.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        src.runs.run.shutil, "disk_usage", lambda folder: usage._replace(free=10_000_000)
+    )
+    with pytest.raises(
+        CheckpointError, match=r"checkpoints need 0\.06 GB, free are 0\.01 GB. Make room there"
+    ):
         run(tmp_path)
 
 
 def stopped_after_two_saves(out, monkeypatch):
     calls, real = iter(range(100)), src.pretrain.nt_xent
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(src.pretrain, "nt_xent", lambda *args: stop() if next(calls) == 7 else real(*args))
+        patch.setattr(
+            src.pretrain, "nt_xent", lambda *args: stop() if next(calls) == 7 else real(*args)
+        )
         run(out, save_steps=2)
     (last,) = out.rglob("last.pth")
     assert last.with_name("previous.pth").exists()
@@ -230,7 +280,9 @@ def test_a_corrupt_state_is_told_and_the_one_before_it_is_used(tmp_path, monkeyp
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"last\.pth is damaged .*Trying the state saved before it"):
+    with pytest.warns(
+        UserWarning, match=r"last\.pth is damaged .*Trying the state saved before it"
+    ):
         resumed = run(tmp_path / "hurt")
     assert resumed.history["loss"][1:].tolist() == whole.history["loss"][1:].tolist()
 
@@ -239,7 +291,10 @@ def test_two_corrupt_states_are_an_error_and_not_a_new_start(tmp_path, monkeypat
     last = stopped_after_two_saves(tmp_path, monkeypatch)
     for file in (last, last.with_name("previous.pth")):
         file.write_bytes(file.read_bytes()[:1000])
-    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match=r"no state in .* can be read: delete it"):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(CheckpointError, match=r"no state in .* can be read: delete it"),
+    ):
         run(tmp_path)
 
 
@@ -263,15 +318,22 @@ def pulled_out(*args):
 @pytest.mark.parametrize(
     "again", [{"resume": False}, {"config": replace(CONFIG, batch_size=20)}], ids=["anew", "other"]
 )
-def test_a_run_begun_anew_that_dies_at_once_leaves_nothing_of_the_old_one(again, tmp_path, monkeypatch):
+def test_a_run_begun_anew_that_dies_at_once_leaves_nothing_of_the_old_one(
+    again, tmp_path, monkeypatch
+):
     first = run(tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(src.pretrain, "nt_xent", lambda *args: stop())
         run(tmp_path, **again)
-    assert {file.name for file in (tmp_path / "runs/custom_cnn_3ep_seed1").iterdir()} == {"lock", "run.json"}
+    assert {file.name for file in (tmp_path / "runs/custom_cnn_3ep_seed1").iterdir()} == {
+        "lock",
+        "run.json",
+    }
     steps, real = [], src.pretrain.nt_xent
     monkeypatch.setattr(src.pretrain, "nt_xent", lambda *args: steps.append(1) or real(*args))
-    assert len(run(tmp_path).history) == 4 and len(steps) == 12  # all of it, and not the old run's end
+    assert (
+        len(run(tmp_path).history) == 4 and len(steps) == 12
+    )  # all of it, and not the old run's end
     assert first.checkpoint.is_file()
 
 
@@ -285,13 +347,18 @@ def test_the_short_name_is_that_of_the_run_asked_for_last(tmp_path):
 
 def test_room_is_asked_for_what_is_still_to_be_written(tmp_path, monkeypatch):
     stopped_after_two_saves(tmp_path, monkeypatch)
-    usage, partial = src.runs.shutil.disk_usage(tmp_path), tmp_path / "runs/custom_cnn_3ep_seed1/.last.pth.partial-1"
-    monkeypatch.setattr(src.runs.shutil, "disk_usage", lambda folder: usage._replace(free=45_000_000))
+    usage, partial = (
+        src.runs.run.shutil.disk_usage(tmp_path),
+        tmp_path / "runs/custom_cnn_3ep_seed1/.last.pth.partial-1",
+    )
+    monkeypatch.setattr(
+        src.runs.run.shutil, "disk_usage", lambda folder: usage._replace(free=45_000_000)
+    )
     partial.write_bytes(b"a save that was killed")
     with pytest.raises(CheckpointError, match=r"checkpoints need 0\.06 GB"):
         run(tmp_path / "new")
     run(tmp_path)  # two of its three states are there
-    monkeypatch.setattr(src.runs.shutil, "disk_usage", lambda folder: usage._replace(free=0))
+    monkeypatch.setattr(src.runs.run.shutil, "disk_usage", lambda folder: usage._replace(free=0))
     run(tmp_path)  # it is finished: nothing is written
     assert not partial.exists()
 
@@ -301,7 +368,7 @@ def test_room_is_asked_for_what_is_still_to_be_written(tmp_path, monkeypatch):
 
 def test_two_processes_do_not_train_one_run(tmp_path):
     refused = pytest.raises(CheckpointError, match="another process is training this run")
-    with src.runs.Run(tmp_path / "runs/custom_cnn_3ep_seed1", {}), refused:
+    with src.runs.run.Run(tmp_path / "runs/custom_cnn_3ep_seed1", {}), refused:
         run(tmp_path)
     run(tmp_path)  # the lock goes with its holder
 
@@ -309,8 +376,12 @@ def test_two_processes_do_not_train_one_run(tmp_path):
 def test_going_on_in_another_environment_is_said(tmp_path, monkeypatch):
     stopped_after_two_saves(tmp_path, monkeypatch)
     record = src.pretrain.record
-    monkeypatch.setattr(src.pretrain, "record", lambda runtime: {**record(runtime), "torch": "9.9", "date": "today"})
-    with pytest.warns(UserWarning, match=r"another environment \(was, now\): \{'torch': \('2[^']*', '9\.9'\)\}"):
+    monkeypatch.setattr(
+        src.pretrain, "record", lambda runtime: {**record(runtime), "torch": "9.9", "date": "today"}
+    )
+    with pytest.warns(
+        UserWarning, match=r"another environment \(was, now\): \{'torch': \('2[^']*', '9\.9'\)\}"
+    ):
         run(tmp_path)
 
 
@@ -326,7 +397,9 @@ def test_the_list_tells_finished_failed_and_killed_runs_apart(tmp_path, run_modu
     run(tmp_path / "a")
     with pytest.raises(FloatingPointError):
         run(tmp_path / "b", replace(CONFIG, lr=1e30))
-    process = killable_runs.start(killable_runs.train_classifier, tmp_path / "c", pause=0.05, save_steps=2)
+    process = killable_runs.start(
+        killable_runs.train_classifier, tmp_path / "c", pause=0.05, save_steps=2
+    )
     while not list((tmp_path / "c").rglob("last.json")):
         time.sleep(0.01)
     assert table(tmp_path / "c")["status"].tolist() == ["running"]
@@ -334,8 +407,18 @@ def test_the_list_tells_finished_failed_and_killed_runs_apart(tmp_path, run_modu
     process.join()
     listed = table(tmp_path).set_index("run")
     status = {name.split("/")[0]: status for name, status in listed["status"].items()}
-    assert status["a"] == "finished" and status["c"] == "killed" and status["b"].startswith("failed: ")
-    assert listed.loc["a/runs/custom_cnn_3ep_seed1", ["kind", "epoch", "epochs"]].tolist() == ["simclr", 3, 3]
+    assert (
+        status["a"] == "finished" and status["c"] == "killed" and status["b"].startswith("failed: ")
+    )
+    assert listed.loc["a/runs/custom_cnn_3ep_seed1", ["kind", "epoch", "epochs"]].tolist() == [
+        "simclr",
+        3,
+        3,
+    ]
     printed = run_module("src.runs", tmp_path)
-    assert printed.returncode == 0 and "killed" in printed.stdout and "custom_cnn_3ep_seed1" in printed.stdout
+    assert (
+        printed.returncode == 0
+        and "killed" in printed.stdout
+        and "custom_cnn_3ep_seed1" in printed.stdout
+    )
     assert "no folder" in run_module("src.runs", tmp_path / "nowhere").stderr

@@ -1,4 +1,6 @@
-"""Seeds that depend on their key alone, the choice of device and precision, and the record of both."""
+"""Seeds that depend on their key alone, the choice of device and precision, and the record of
+both.
+"""
 
 import json
 import re
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.runtime import generator, pick, record, seed_of
+from src.runs.runtime import generator, pick, record, seed_of
 
 
 def test_seed_depends_on_the_key_alone():
@@ -43,7 +45,9 @@ def test_negative_key_is_refused():
 
 
 def test_generators_of_one_key_draw_the_same_numbers():
-    assert torch.equal(torch.rand(8, generator=generator(1, 2)), torch.rand(8, generator=generator(1, 2)))
+    assert torch.equal(
+        torch.rand(8, generator=generator(1, 2)), torch.rand(8, generator=generator(1, 2))
+    )
 
 
 def test_generators_of_other_keys_draw_other_numbers():
@@ -70,7 +74,13 @@ def test_pick_takes_what_is_asked(precision):
 
 def test_pick_chooses_by_itself():
     runtime = pick()
-    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    best = (
+        "cuda"
+        if torch.cuda.is_available()
+        else "mps"
+        if torch.backends.mps.is_available()
+        else "cpu"
+    )
     assert runtime.device.type == best
     assert runtime.dtype in (torch.float32, torch.bfloat16)
 

@@ -1,6 +1,8 @@
-"""Fetch the data sets: pinned addresses, checksums, broken downloads taken up again, safe unpacking.
+"""Fetch the data sets: pinned addresses, checksums, broken downloads taken up again, safe
+unpacking.
 
-Command line: `python -m src.data.download eurosat` (or ucmerced, bigearthnet-v1, bigearthnet-v2, eurosat-allbands).
+Command line: `python -m src.data.download eurosat` (or ucmerced, bigearthnet-v1, bigearthnet-v2,
+eurosat-allbands).
 """
 
 import argparse
@@ -15,8 +17,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from src.data.eurosat import ALLBANDS
-from src.data.store import DataError
+from src.data.images import ALLBANDS
+from src.errors import DataError
 
 TIMEOUT = 60  # seconds without a byte
 
@@ -31,38 +33,69 @@ class Remote:
 
 
 _HF = "https://huggingface.co/datasets/torchgeo"
-_SPLITS = (
-    "https://git.tu-berlin.de/rsim/BigEarthNet-MM_19-classes_models/-/raw/9a5be07346ab0884b2d9517475c27ef9db9b5104"
-)
+_SPLITS = "https://git.tu-berlin.de/rsim/BigEarthNet-MM_19-classes_models/-/raw/9a5be07346ab0884b2d9517475c27ef9db9b5104"
 _V2 = "https://zenodo.org/records/10891137/files"
 # Checksums as torchvision and torchgeo pin them, those of Zenodo's files as Zenodo lists them.
 SETS = {
     "eurosat": [
-        Remote(f"{_HF}/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
-               "c8fa014336c82ac7804f0398fcb19387", "eurosat/EuroSAT.zip", "2750", "eurosat/2750"),
+        Remote(
+            f"{_HF}/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+            "c8fa014336c82ac7804f0398fcb19387",
+            "eurosat/EuroSAT.zip",
+            "2750",
+            "eurosat/2750",
+        )
     ],
     "eurosat-allbands": [
-        Remote(f"{_HF}/eurosat/resolve/1ce6f1bfb56db63fd91b6ecc466ea67f2509774c/EuroSATallBands.zip",
-               "5ac12b3b2557aa56e1826e981e8e200e", "eurosat/EuroSATallBands.zip", ALLBANDS,
-               f"eurosat/{ALLBANDS}"),
+        Remote(
+            f"{_HF}/eurosat/resolve/1ce6f1bfb56db63fd91b6ecc466ea67f2509774c/EuroSATallBands.zip",
+            "5ac12b3b2557aa56e1826e981e8e200e",
+            "eurosat/EuroSATallBands.zip",
+            ALLBANDS,
+            f"eurosat/{ALLBANDS}",
+        )
     ],
     "ucmerced": [
-        Remote(f"{_HF}/ucmerced/resolve/main/UCMerced_LandUse.zip", "5b7ec56793786b6dc8a908e8854ac0e4",
-               "UCMerced_LandUse.zip", "UCMerced_LandUse/Images", "UCMerced_LandUse/Images"),
+        Remote(
+            f"{_HF}/ucmerced/resolve/main/UCMerced_LandUse.zip",
+            "5b7ec56793786b6dc8a908e8854ac0e4",
+            "UCMerced_LandUse.zip",
+            "UCMerced_LandUse/Images",
+            "UCMerced_LandUse/Images",
+        )
     ],
     # The archives of BigEarthNet stay packed: the store is built from them directly.
     "bigearthnet-v1": [
-        Remote(f"{_SPLITS}/splits/train.csv?inline=false", "623e501b38ab7b12fe44f0083c00986d", "splits/train.csv"),
-        Remote(f"{_SPLITS}/splits/val.csv?inline=false", "22efe8ed9cbd71fa10742ff7df2b7978", "splits/val.csv"),
-        Remote(f"{_SPLITS}/splits/test.csv?inline=false", "697fb90677e30571b9ac7699b7e5b432", "splits/test.csv"),
-        Remote("https://zenodo.org/records/12687186/files/BigEarthNet-S2-v1.0.tar.gz",
-               "5a64e9ce38deb036a435a7b59494924c", "BigEarthNet-S2-v1.0.tar.gz"),
+        Remote(
+            f"{_SPLITS}/splits/train.csv?inline=false",
+            "623e501b38ab7b12fe44f0083c00986d",
+            "splits/train.csv",
+        ),
+        Remote(
+            f"{_SPLITS}/splits/val.csv?inline=false",
+            "22efe8ed9cbd71fa10742ff7df2b7978",
+            "splits/val.csv",
+        ),
+        Remote(
+            f"{_SPLITS}/splits/test.csv?inline=false",
+            "697fb90677e30571b9ac7699b7e5b432",
+            "splits/test.csv",
+        ),
+        Remote(
+            "https://zenodo.org/records/12687186/files/BigEarthNet-S2-v1.0.tar.gz",
+            "5a64e9ce38deb036a435a7b59494924c",
+            "BigEarthNet-S2-v1.0.tar.gz",
+        ),
     ],
     "bigearthnet-v2": [
         Remote(f"{_V2}/metadata.parquet", "55687065e77b6d0b0f1ff604a6e7b49c", "metadata.parquet"),
-        Remote(f"{_V2}/BigEarthNet-S2.tar.zst", "2245ed2d1a93f6ce637d839bc856396e", "BigEarthNet-S2.tar.zst"),
+        Remote(
+            f"{_V2}/BigEarthNet-S2.tar.zst",
+            "2245ed2d1a93f6ce637d839bc856396e",
+            "BigEarthNet-S2.tar.zst",
+        ),
     ],
-}  # fmt: skip
+}
 
 
 def fetch(remote: Remote, data: str | Path) -> Path:
@@ -72,7 +105,8 @@ def fetch(remote: Remote, data: str | Path) -> Path:
         The file, or the folder it was unpacked into.
 
     Raises:
-        DataError: no connection (what has arrived is kept), wrong checksum, an archive that would write elsewhere.
+        DataError: no connection (what has arrived is kept), wrong checksum, an archive that would
+            write elsewhere.
     """
     file, folder = Path(data, remote.file), Path(data, remote.folder)
     if remote.folder and folder.exists():
@@ -107,7 +141,9 @@ def _download(url: str, partial: Path) -> None:
             total = have + int(length) if length else None
             with (
                 open(partial, "ab" if have else "wb") as file,
-                tqdm(total=total, initial=have, desc=partial.stem, unit="B", unit_scale=True) as bar,
+                tqdm(
+                    total=total, initial=have, desc=partial.stem, unit="B", unit_scale=True
+                ) as bar,
             ):
                 while block := response.read(1 << 20):
                     file.write(block)
@@ -123,8 +159,9 @@ def _download(url: str, partial: Path) -> None:
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
         have = partial.stat().st_size if partial.exists() else 0
         raise DataError(
-            f"no connection to {url} ({error}). Run again to go on from the {have:,} bytes in {partial}; on a machine "
-            f"without internet, download it elsewhere and put it at {partial.with_suffix('')}."
+            f"no connection to {url} ({error}). Run again to go on from the {have:,} bytes in"
+            f" {partial}; on a machine without internet, download it elsewhere and put it at"
+            f" {partial.with_suffix('')}."
         ) from error
 
 
@@ -137,8 +174,8 @@ def _verify(file: Path, remote: Remote) -> None:
         wrong = file.with_suffix(".wrong")
         file.rename(wrong)  # or it would be taken for a beginning, and never become right
         raise DataError(
-            f"{wrong} has MD5 {digest.hexdigest()}, expected {remote.md5}: it was damaged on the way, or {remote.url} "
-            "has changed. Run again to download it anew."
+            f"{wrong} has MD5 {digest.hexdigest()}, expected {remote.md5}: it was damaged on the"
+            f" way, or {remote.url} has changed. Run again to download it anew."
         )
 
 
@@ -157,7 +194,8 @@ def unpack(archive: Path, folder: Path) -> None:
                 for name in content.namelist():
                     if not (folder / name).resolve().is_relative_to(folder.resolve()):
                         raise DataError(
-                            f"{archive}: {name} leads out of {folder}. Nothing was unpacked; don't trust it."
+                            f"{archive}: {name} leads out of {folder}. Nothing was unpacked; don't"
+                            " trust it."
                         )
                 content.extractall(folder)
         else:
@@ -166,11 +204,15 @@ def unpack(archive: Path, folder: Path) -> None:
     except tarfile.FilterError as error:
         raise DataError(f"{archive}: {error}. Don't trust this archive.") from error
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise DataError(f"{archive} cannot be unpacked ({error}): delete it and run again") from error
+        raise DataError(
+            f"{archive} cannot be unpacked ({error}): delete it and run again"
+        ) from error
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m src.data.download", description="Download a data set.")
+    parser = argparse.ArgumentParser(
+        prog="python -m src.data.download", description="Download a data set."
+    )
     parser.add_argument("set", choices=SETS)
     parser.add_argument("--data", default="data", help="folder of all data sets")
     args = parser.parse_args()

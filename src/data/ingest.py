@@ -1,24 +1,19 @@
-"""Fill a store from a great many small files: on all cores, in bounded memory, and safe to kill at any moment.
+"""Fill a store from a great many small files: on all cores, in bounded memory, and safe to kill at
+any moment.
 
-While it is being built a store is the folder `<path>.building`: `store/images.npy` has a row for every selected patch,
-written in place by the reading processes, and `done.txt` says which rows are on disk. Started again, the build reads
-only the others. At the end the rows of unreadable patches are closed up, and `store/` gets its place in one rename.
+While it is being built a store is the folder `<path>.building`: `store/images.npy` has a row for
+every selected patch, written in place by the reading processes, and `done.txt` says which rows are
+on disk. Started again, the build reads only the others. At the end the rows of unreadable patches
+are closed up, and `store/` gets its place in one rename.
 """
 
-import contextlib
-import csv
 import errno
-import fcntl
-import hashlib
-import io
 import itertools
-import json
 import multiprocessing
 import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,26 +24,35 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from src.data.patch import AbsentError
-from src.data.sources import Task
-from src.data.store import DataError, PatchStore, write_header, write_meta
+from src.data.bigearthnet.sources import Task
+from src.data.building import Failures, _Building, _pwrite
+from src.data.store import PatchStore
+from src.errors import AbsentError, DataError
 
 CHUNK = 64  # patches handed to a process at a time: about 6 MB when they come out of an archive
-COMMIT_SECONDS = 5.0  # so much work is lost when the build is killed
 REMEDIES = {
-    errno.ENOSPC: "Make room on that disk", errno.EDQUOT: "Make room in your quota",
-    errno.EACCES: "Change its permissions", errno.EPERM: "Change its permissions",
+    errno.ENOSPC: "Make room on that disk",
+    errno.EDQUOT: "Make room in your quota",
+    errno.EACCES: "Change its permissions",
+    errno.EPERM: "Change its permissions",
     errno.EROFS: "That disk is read-only: write the store elsewhere",
-}  # fmt: skip
-Failures = dict[int, tuple[str, bool]]  # row → reason, and whether the patch is absent altogether
+}
 
 
 def build(
-    path: Path, names: list[str], tasks: Callable[[dict[str, int], np.ndarray], Iterable[Task]],
-    decode: Callable[..., np.ndarray], like: np.ndarray, meta: dict[str, Any], notes: dict[str, Any],
-    *, max_unreadable: float = 0.01, workers: int | None = None,
-) -> PatchStore:  # fmt: skip
-    """Build the store at `path`, or go on building it; its rows are in the order of `names`, however tasks come in.
+    path: Path,
+    names: list[str],
+    tasks: Callable[[dict[str, int], np.ndarray], Iterable[Task]],
+    decode: Callable[..., np.ndarray],
+    like: np.ndarray,
+    meta: dict[str, Any],
+    notes: dict[str, Any],
+    *,
+    max_unreadable: float = 0.01,
+    workers: int | None = None,
+) -> PatchStore:
+    """Build the store at `path`, or go on building it; its rows are in the order of `names`,
+    however tasks come in.
 
     Patches that cannot be read are left out and listed with the reason in `<path>-unreadable.csv`.
 
@@ -57,14 +61,15 @@ def build(
         tasks: (name → row, (N,) bool of rows to do) → tasks of `src.data.sources`.
         decode: (folder, files) → an image like `like`, or DataError; runs in other processes.
         meta: what decides the images; a build begun with another `meta` or other names is refused.
-        notes: what else `meta.json` shall say; its "counts" get those of absent and unreadable patches added.
+        notes: what else `meta.json` shall say; its "counts" get those of absent and unreadable
+            patches added.
         max_unreadable: share of `names`, in [0, 1], above which the build stops.
-        workers: processes; None: one a core, but no more than one for every five thousand patches: one starts in the
-            time that reading so many takes.
+        workers: processes; None: one a core, but no more than one for every five thousand patches:
+            one starts in the time that reading so many takes.
 
     Raises:
-        DataError: too much is unreadable, or all; another process builds it; or it is the machine's fault: disk full,
-            permissions. What was read is kept for the next start.
+        DataError: too much is unreadable, or all; another process builds it; or it is the machine's
+            fault: disk full, permissions. What was read is kept for the next start.
     """
     if path.exists():
         raise DataError(f"{path} exists already: open it, or delete it to build it again")
@@ -77,11 +82,17 @@ def build(
     building = path.with_name(f"{path.name}.building")
     try:
         with _Building(building, names, like, meta) as state:
-            _report_file(path).unlink(missing_ok=True)  # of an earlier try: the data may have been mended since
+            _report_file(path).unlink(
+                missing_ok=True
+            )  # of an earlier try: the data may have been mended since
             todo = ~state.done
             todo[list(failures)] = False
-            work = ((decode, state.file, state.offset, chunk) for chunk in _chunks(tasks(rows, todo)))
-            with tqdm(total=len(names), initial=len(names) - int(todo.sum()), desc="reading", unit="patch") as bar:
+            work = (
+                (decode, state.file, state.offset, chunk) for chunk in _chunks(tasks(rows, todo))
+            )
+            with tqdm(
+                total=len(names), initial=len(names) - int(todo.sum()), desc="reading", unit="patch"
+            ) as bar:
                 for results in _map(_read_chunk, work, workers):
                     failures.update({row: failure for row, failure in results if failure})
                     state.add([row for row, failure in results if not failure])
@@ -89,7 +100,10 @@ def build(
                     _stop_if_too_many(path, names, failures, max_unreadable)
             for row in np.flatnonzero(todo & ~state.done).tolist():
                 if row not in failures:
-                    failures[row] = (f"{names[row]} is missing: listed, but nowhere in the archive", True)
+                    failures[row] = (
+                        f"{names[row]} is missing: listed, but nowhere in the archive",
+                        True,
+                    )
             _stop_if_too_many(path, names, failures, max_unreadable)
             if failures:
                 _report(path, names, failures)
@@ -99,140 +113,17 @@ def build(
             state.finish(failures, {**meta, **notes, "counts": counts}).rename(path)
     except BrokenProcessPool as error:
         raise DataError(
-            f"a reading process was killed (memory?). What was read is kept in {building}: run again, with fewer "
-            "workers if it happens again. (A script must build below `if __name__ == '__main__':`.)"
+            f"a reading process was killed (memory?). What was read is kept in {building}: run"
+            " again, with fewer workers if it happens again. (A script must build below `if"
+            " __name__ == '__main__':`.)"
         ) from error
     except OSError as error:
         remedy = REMEDIES.get(error.errno, "Mend it")
-        raise DataError(f"{error}. {remedy}, then run again: what was read is kept in {building}.") from error
+        raise DataError(
+            f"{error}. {remedy}, then run again: what was read is kept in {building}."
+        ) from error
     shutil.rmtree(building)
     return PatchStore.open(path)
-
-
-class _Building:
-    """A store that is not whole yet, and which of its rows are on disk."""
-
-    def __init__(self, folder: Path, names: list[str], like: np.ndarray, meta: dict[str, Any]):
-        self.folder, self.names, self.like, self.meta = folder, names, like, meta
-        self.file = folder / "store/images.npy"
-        self.offset = len(self._header(len(names)))
-
-    def __enter__(self) -> "_Building":
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            lock = stack.enter_context(open(self.folder / "lock", "w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise DataError(f"{self.folder}: another process is building this store; wait for it") from error
-            self._same_plan()
-            self.log = stack.enter_context(open(self.folder / "done.txt", "a+b", buffering=0))
-            self._resume()
-            self.open_files = stack.pop_all()
-        return self
-
-    def _resume(self) -> None:
-        self.log.seek(0)
-        text = self.log.read()
-        whole = text.rfind(b"\n") + 1  # a kill may have cut the last line
-        self.log.truncate(whole)
-        length = self.file.stat().st_size if self.file.exists() else 0
-        self.done = np.zeros(len(self.names), bool)
-        self.done[[row for row in map(int, text[:whole].split()) if self._end(row) <= length]] = True
-        self.new: list[int] = []
-        self.committed = time.monotonic()
-        self._set_length(len(self.names))
-
-    def _end(self, row: int) -> int:
-        return self.offset + (row + 1) * self.like.nbytes
-
-    def _same_plan(self) -> None:
-        plan = json.loads(
-            json.dumps({**self.meta, "names": hashlib.sha256("\n".join(self.names).encode()).hexdigest()})
-        )
-        file = self.folder / "plan.json"
-        if not file.exists():
-            file.with_suffix(".new").write_text(json.dumps(plan, indent=1))
-            file.with_suffix(".new").replace(file)
-        was = json.loads(file.read_text())
-        differs = [f"{key} was {was.get(key)!r}, now {plan[key]!r}" for key in plan if was.get(key) != plan[key]]
-        if differs:
-            raise DataError(
-                f"{self.folder} was begun otherwise ({'; '.join(differs)}). Delete it, or build under another name."
-            )
-
-    def _set_length(self, count: int) -> None:
-        """Make the file hold `count` rows; those not written yet take no room."""
-        with open(self.file, "r+b" if self.file.exists() else "w+b") as file:
-            used = os.fstat(file.fileno()).st_blocks * 512
-            needed, free = count * self.like.nbytes - used, shutil.disk_usage(self.folder).free
-            if needed > free:
-                raise OSError(errno.ENOSPC, f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free", str(self.file))
-            file.write(self._header(count))
-            file.truncate(self._end(count - 1))
-
-    def _header(self, count: int) -> bytes:
-        header = io.BytesIO()
-        write_header(header, count, self.like.shape, self.like.dtype)
-        return header.getvalue()
-
-    def add(self, rows: list[int]) -> None:
-        """Note rows as written; now and then make that last."""
-        self.done[rows] = True
-        self.new += rows
-        if time.monotonic() - self.committed > COMMIT_SECONDS:
-            self.commit()
-
-    def commit(self) -> None:
-        with open(self.file, "rb") as file:
-            os.fsync(file.fileno())  # pixels first: a row is never said to be there before it is
-        self.log.write("".join(f"{row}\n" for row in self.new).encode())
-        os.fsync(self.log.fileno())
-        self.new, self.committed = [], time.monotonic()
-
-    def finish(self, failures: Failures, meta: dict[str, Any]) -> Path:
-        """Close up the rows of failures, write index and meta; the folder that is the store now."""
-        self.commit()
-        keep = [row for row in range(len(self.names)) if row not in failures]
-        if not keep:
-            raise DataError(f"no readable patches for {self.folder.stem}: nothing to store")
-        if failures:
-            self._close_up(keep)
-        with open(self.file.with_name("index.csv"), "w", newline="") as file:
-            csv.writer(file).writerows(itertools.chain([("name", "label")], ((self.names[row], "") for row in keep)))
-        write_meta(self.file.parent, meta, [len(keep), *self.like.shape], self._checksum())
-        return self.file.parent
-
-    def _close_up(self, keep: list[int]) -> None:
-        # Moved rows are no longer where `done.txt` says: it forgets them first, and a kill in between costs reading
-        # them again, but never mixes them up.
-        moved = next((new for new, row in enumerate(keep) if new != row), len(keep))
-        remaining = self.folder / "done.new"
-        remaining.write_text("".join(f"{row}\n" for row in keep[:moved]))
-        remaining.replace(self.folder / "done.txt")
-        size = self.like.nbytes
-        with open(self.file, "r+b", buffering=0) as file:
-            for new, row in enumerate(keep[moved:], moved):
-                _pwrite(
-                    file.fileno(), os.pread(file.fileno(), size, self.offset + row * size), self.offset + new * size
-                )
-        self._set_length(len(keep))
-
-    def _checksum(self) -> str:
-        digest = hashlib.sha256()
-        with open(self.file, "rb") as file:
-            file.seek(self.offset)
-            while block := file.read(1 << 20):
-                digest.update(block)
-            os.fsync(file.fileno())
-        return digest.hexdigest()
-
-    def __exit__(self, *_) -> None:
-        try:
-            if self.new:
-                self.commit()
-        finally:
-            self.open_files.close()
 
 
 def _chunks(tasks: Iterable[Task]) -> Iterator[list[Task]]:
@@ -257,14 +148,10 @@ def _read_chunk(work: tuple) -> list[tuple[int, tuple[str, bool] | None]]:
     return results
 
 
-def _pwrite(file: int, data: bytes, at: int) -> None:
-    while data:  # a disk that fills up takes a part first, and says why the next time
-        written = os.pwrite(file, data, at)
-        data, at = data[written:], at + written
-
-
 def _map(function: Callable, tasks: Iterable, workers: int) -> Iterator:
-    """Results in the order in which they come; at most two tasks a process are under way, however many there are."""
+    """Results in the order in which they come; at most two tasks a process are under way, however
+    many there are.
+    """
     if workers == 1:
         yield from map(function, tasks)
         return
@@ -299,13 +186,18 @@ def _report(path: Path, names: list[str], failures: Failures) -> None:
 
 def _told(path: Path, names: list[str], failures: Failures) -> str:
     first = failures[min(failures)][0]
-    return f"{len(failures)} of {len(names)} patches unreadable, listed in {_report_file(path)}; the first: {first}"
+    return (
+        f"{len(failures)} of {len(names)} patches unreadable, listed in {_report_file(path)}; the"
+        f" first: {first}"
+    )
 
 
-def _stop_if_too_many(path: Path, names: list[str], failures: Failures, max_unreadable: float) -> None:
+def _stop_if_too_many(
+    path: Path, names: list[str], failures: Failures, max_unreadable: float
+) -> None:
     if len(failures) > max_unreadable * len(names):
         _report(path, names, failures)
         raise DataError(
-            f"{_told(path, names, failures)}. More than {100 * max_unreadable:g}%: mend the data, or raise "
-            "max_unreadable, and run again. What was read is kept."
+            f"{_told(path, names, failures)}. More than {100 * max_unreadable:g}%: mend the data,"
+            " or raise max_unreadable, and run again. What was read is kept."
         )

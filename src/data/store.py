@@ -1,7 +1,8 @@
-"""PatchStore: a data set decoded once into one array on disk, memory-mapped, with an index beside it.
+"""PatchStore: a data set decoded once into one array on disk, memory-mapped, with an index beside
+it.
 
-A store is a folder: `images.npy` (N, H, W, C), `index.csv` (name, label), `meta.json` (what it was made from, and
-how). N×H×W×C on disk is channels_last on the device: permuted, never copied.
+A store is a folder: `images.npy` (N, H, W, C), `index.csv` (name, label), `meta.json` (what it was
+made from, and how). N×H×W×C on disk is channels_last on the device: permuted, never copied.
 """
 
 import csv
@@ -18,17 +19,17 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
+from src.errors import DataError
+
 FORMAT_VERSION = 1
-
-
-class DataError(RuntimeError):
-    """Data on disk isn't what was expected; the message names the file, the expectation and the remedy."""
 
 
 @dataclass(frozen=True)
 class PatchStore:
     path: Path
-    images: np.ndarray  # (N, H, W, C) uint8, memory-mapped copy-on-write: the file cannot be changed through it
+    images: (
+        np.ndarray
+    )  # (N, H, W, C) uint8, memory-mapped copy-on-write: the file cannot be changed through it
     labels: np.ndarray | None  # (N,) int64 indices into meta["classes"], or None
     names: np.ndarray  # (N,) str
     meta: dict[str, Any]
@@ -38,7 +39,9 @@ class PatchStore:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a checkpoint should remember of its data: `meta` without the folder on this machine."""
+        """What a checkpoint should remember of its data: `meta` without the folder on this
+        machine.
+        """
         return {key: value for key, value in self.meta.items() if key != "source"}
 
     @classmethod
@@ -50,7 +53,9 @@ class PatchStore:
         """
         path = Path(path)
         if not (path / "meta.json").is_file():
-            raise DataError(f"{path} is not a store: it has no meta.json. Build it as SETUP.md says.")
+            raise DataError(
+                f"{path} is not a store: it has no meta.json. Build it as SETUP.md says."
+            )
         try:
             meta = json.loads((path / "meta.json").read_text())
             version, shape = meta["format"], meta["shape"]
@@ -60,34 +65,45 @@ class PatchStore:
             ) from error
         if version > FORMAT_VERSION:
             raise DataError(
-                f"{path} was written in store format {version}, this code reads up to {FORMAT_VERSION}: "
-                "update ood-satellite, or delete the folder and build it again"
+                f"{path} was written in store format {version}, this code reads up to"
+                f" {FORMAT_VERSION}: update ood-satellite, or delete the folder and build it again"
             )
         try:
             images = np.load(path / "images.npy", mmap_mode="c")
             index = pd.read_csv(
-                path / "index.csv", dtype={"name": object}, keep_default_na=False, na_values={"label": [""]}
+                path / "index.csv",
+                dtype={"name": object},
+                keep_default_na=False,
+                na_values={"label": [""]},
             )
             names, labels = index["name"].to_numpy(str), index["label"].astype(np.float64)
         except (OSError, EOFError, KeyError, ValueError) as error:
             raise DataError(f"{path}: {error}. Delete the folder and build it again.") from error
         if list(images.shape) != shape or len(index) != len(images):
             raise DataError(
-                f"{path}: meta.json says {shape}, images.npy holds {list(images.shape)} and index.csv "
-                f"{len(index)} rows. Delete the folder and build it again."
+                f"{path}: meta.json says {shape}, images.npy holds {list(images.shape)} and"
+                f" index.csv {len(index)} rows. Delete the folder and build it again."
             )
-        return cls(path, images, None if labels.isna().any() else labels.to_numpy(np.int64), names, meta)
+        return cls(
+            path, images, None if labels.isna().any() else labels.to_numpy(np.int64), names, meta
+        )
 
     @classmethod
     def write(
-        cls, path: str | Path, patches: Iterable[tuple[str, int | None, np.ndarray]], meta: dict[str, Any]
+        cls,
+        path: str | Path,
+        patches: Iterable[tuple[str, int | None, np.ndarray]],
+        meta: dict[str, Any],
     ) -> "PatchStore":
-        """Write (name, label, image) triples, all images of one (H, W, C) shape and dtype, and open the result.
+        """Write (name, label, image) triples, all images of one (H, W, C) shape and dtype, and open
+        the result.
 
-        The folder appears under its name only when it is whole: an error on the way leaves nothing behind.
+        The folder appears under its name only when it is whole: an error on the way leaves nothing
+        behind.
 
         Raises:
-            DataError: there were no patches, or the path is taken. Errors of the iterable pass through.
+            DataError: there were no patches, or the path is taken. Errors of the iterable pass
+                through.
         """
         path = Path(path)
         if path.exists():
@@ -109,7 +125,9 @@ class PatchStore:
 
 
 def write_meta(folder: Path, meta: dict[str, Any], shape: list[int], sha256: str) -> None:
-    """Write `meta.json`, whose presence says that a store is whole; `sha256` is of the image bytes, without header."""
+    """Write `meta.json`, whose presence says that a store is whole; `sha256` is of the image bytes,
+    without header.
+    """
     meta = {"format": FORMAT_VERSION, **meta, "shape": shape, "sha256": sha256}
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
@@ -117,7 +135,9 @@ def write_meta(folder: Path, meta: dict[str, Any], shape: list[int], sha256: str
 def _write_arrays(
     folder: Path, patches: Iterable[tuple[str, int | None, np.ndarray]], like: np.ndarray
 ) -> tuple[list[int], str]:
-    """The shape, and the SHA-256 of the images' bytes: the fingerprint of the data in every run's record."""
+    """The shape, and the SHA-256 of the images' bytes: the fingerprint of the data in every run's
+    record.
+    """
     count, digest = 0, hashlib.sha256()
     with (
         open(folder / "images.npy", "wb") as images,
@@ -129,7 +149,8 @@ def _write_arrays(
         for name, label, image in patches:
             if image.shape != like.shape or image.dtype != like.dtype:
                 raise DataError(
-                    f"{name}: expected {like.shape} {like.dtype} as the first patch, got {image.shape} {image.dtype}"
+                    f"{name}: expected {like.shape} {like.dtype} as the first patch, got"
+                    f" {image.shape} {image.dtype}"
                 )
             pixels = np.ascontiguousarray(image).tobytes()
             images.write(pixels)
@@ -144,11 +165,17 @@ def _write_arrays(
 
 def write_header(file: BinaryIO, count: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """The header of an .npy file of `count` such arrays; its length is the same for every count."""
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count, *shape)}
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": (count, *shape),
+    }
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def open_or_build(path: str | Path, patches: Iterable[tuple[str, int | None, np.ndarray]], meta: dict) -> PatchStore:
+def open_or_build(
+    path: str | Path, patches: Iterable[tuple[str, int | None, np.ndarray]], meta: dict
+) -> PatchStore:
     """Open the store if it is there and was made as `meta` says, else write it.
 
     Raises:
@@ -161,46 +188,20 @@ def open_if_there(path: str | Path, meta: dict) -> PatchStore | None:
     """Open the store if there is one; None if not.
 
     Raises:
-        DataError: a store is there, but made from something else or in another way than `meta` says.
+        DataError: a store is there, but made from something else or in another way than `meta`
+            says.
     """
     if not (Path(path) / "meta.json").is_file():
         return None
     store = PatchStore.open(path)
-    differs = {key: (store.meta.get(key), value) for key, value in meta.items() if store.meta.get(key) != value}
+    differs = {
+        key: (store.meta.get(key), value)
+        for key, value in meta.items()
+        if store.meta.get(key) != value
+    }
     if differs:
         told = "; ".join(f"{key} was {was!r}, now {now!r}" for key, (was, now) in differs.items())
-        raise DataError(f"{path} was built otherwise ({told}). Delete it, or build under another name.")
+        raise DataError(
+            f"{path} was built otherwise ({told}). Delete it, or build under another name."
+        )
     return store
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Decode an 8-bit RGB image file to (H, W, 3) uint8.
-
-    Raises:
-        DataError: truncated, not an image, or not RGB.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode != "RGB":
-                raise DataError(f"{path}: expected an 8-bit RGB image, got mode {image.mode}")
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): download or extract it again") from error
-
-
-def class_folders(root: Path, classes: Iterable[str], pattern: str) -> dict[str, list[Path]]:
-    """The image files of each class folder, in natural order (name_2 before name_10).
-
-    Raises:
-        DataError: a folder is missing or empty.
-    """
-    files = {}
-    for name in classes:
-        files[name] = sorted((root / name).glob(pattern), key=lambda p: (len(p.name), p.name))
-        if not files[name]:
-            state = "is empty" if (root / name).is_dir() else "is missing"
-            raise DataError(f"{root / name} {state}: expected {pattern} images there. See SETUP.md for the download.")
-    return files

@@ -1,17 +1,49 @@
 """Out-of-distribution detection: MC Dropout, detectors, metrics, settings and controls.
 
-One convention everywhere: a higher score means more out-of-distribution, and label 1 is out-of-distribution.
-Shapes are in the names: T samples, N images, C classes, D features, B bootstrap resamples.
+One convention everywhere: a higher score means more out-of-distribution, and label 1 is
+out-of-distribution. Shapes are in the names: T samples, N images, C classes, D features, B
+bootstrap resamples.
 """
 
-from src.ood.metrics import accuracy_rejection, calibration, compare, ece, fit_temperature, metrics, reliability
+from src.ood.confidence import accuracy_rejection, calibration, ece, fit_temperature, reliability
+from src.ood.detectors import DETECTORS, Train, detector_table, entropy, mahalanobis, odin, scores
+from src.ood.evaluation import Evaluation, compare, evaluate, metrics
 from src.ood.outputs import mc_dropout, penultimate, pixel_statistics
-from src.ood.scores import DETECTORS, Train, detector_table, entropy, mahalanobis, odin, scores
-from src.ood.settings import SHIFTS, Evaluation, HeldOut, controls, evaluate, hold_out, jpeg, shifts, toned
+from src.ood.settings import (
+    SHIFTS,
+    HeldOut,
+    controls,
+    hold_out,
+    jpeg,
+    match_channel_statistics,
+    shifts,
+)
 
 __all__ = [
-    "DETECTORS", "SHIFTS", "Evaluation", "HeldOut", "Train", "accuracy_rejection",
-    "calibration", "compare", "controls", "detector_table", "ece", "entropy", "evaluate", "fit_temperature",
-    "hold_out", "jpeg", "mahalanobis", "mc_dropout", "metrics", "odin", "penultimate", "pixel_statistics",
-    "reliability", "scores", "shifts", "toned",
-]  # fmt: skip
+    "DETECTORS",
+    "SHIFTS",
+    "Evaluation",
+    "HeldOut",
+    "Train",
+    "accuracy_rejection",
+    "calibration",
+    "compare",
+    "controls",
+    "detector_table",
+    "ece",
+    "entropy",
+    "evaluate",
+    "fit_temperature",
+    "hold_out",
+    "jpeg",
+    "mahalanobis",
+    "match_channel_statistics",
+    "mc_dropout",
+    "metrics",
+    "odin",
+    "penultimate",
+    "pixel_statistics",
+    "reliability",
+    "scores",
+    "shifts",
+]

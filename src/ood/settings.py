@@ -1,4 +1,5 @@
-"""What a detector is asked: far (UC Merced), near (held-out classes), shifted images, and controls without meaning.
+"""What a detector is asked: far (UC Merced), near (held-out classes), shifted images, and controls
+without meaning.
 
 A setting is a dict of named image sets; `evaluate` scores them all against one in-distribution set.
 """
@@ -8,80 +9,21 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from src.data.eurosat import Split
-from src.encoders import Classifier
-from src.ood.metrics import metrics
-from src.ood.outputs import last_layer, mc_dropout, penultimate, pixel_statistics
-from src.ood.scores import Train, mahalanobis, odin, scores
-from src.resampling import resize, to_unit
-from src.runtime import Runtime, pick
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    id_scores: pd.DataFrame  # one row an image, one column a score
-    ood_scores: pd.DataFrame  # the same; rows (set, image) where several sets were asked for
-    table: pd.DataFrame  # rows (score, metric), or (set, score, metric); columns value, low, high
-
-    @property
-    def auroc(self) -> pd.DataFrame:
-        """Of several sets: detectors × sets, both in the order they were given, the heat map's numbers."""
-        area = self.table.xs("auroc", level="metric").reset_index()
-        return area.pivot_table("value", "score", "set", sort=False)
-
-
-def evaluate(
-    model: Classifier, train_images: np.ndarray, id_images: np.ndarray, ood_images: np.ndarray | dict[str, np.ndarray],
-    samples: int = 50, runtime: Runtime | None = None, seed: int = 0, train_labels: np.ndarray | None = None,
-) -> Evaluation:  # fmt: skip
-    """Every detector of a classifier, and the pixel control, on one set of OOD images or on several, with all metrics.
-
-    The training features and the in-distribution side are computed once, whatever the number of sets. Nine tenths of
-    the time is the network's: for each image T passes behind the first dropout, and about four for ODIN.
-
-    Args:
-        train_images, id_images, ood_images: (N, H, W, C) uint8 each, of any size; the same transform for all.
-        samples: T of MC Dropout.
-        train_labels: of the training images; None leaves out the detectors fitted on features.
-    """
-    runtime, size = runtime or pick(), model.encoder.image_size
-    train = None if train_labels is None else Train.of(model, train_images, train_labels, runtime)
-    weight_C_D, bias_C = last_layer(model)
-    train_statistics = pixel_statistics(train_images, size)
-
-    def score(images: np.ndarray) -> pd.DataFrame:
-        log_probs_T_N_C = mc_dropout(model, images, samples, runtime=runtime, seed=seed)
-        features_N_D = penultimate(model, images, runtime)
-        logits_N_C = features_N_D @ weight_C_D.T + bias_C
-        table = scores(log_probs_T_N_C, logits_N_C, None if train is None else features_N_D, train)
-        return table.assign(
-            odin=odin(model, images, runtime),
-            pixel_mahalanobis=mahalanobis(train_statistics, pixel_statistics(images, size)),
-        )
-
-    inside = score(id_images)
-    sets = ood_images if isinstance(ood_images, dict) else {"": ood_images}
-    outside = {name: score(images) for name, images in sets.items()}
-    tables = {
-        name: pd.concat({d: metrics(inside[d], side[d], seed=seed) for d in side}, names=["score", "metric"])
-        for name, side in outside.items()
-    }
-    if not isinstance(ood_images, dict):
-        return Evaluation(inside, outside[""], tables[""])
-    return Evaluation(inside, pd.concat(outside, names=["set", "image"]), pd.concat(tables, names=["set"]))
-
+from src.augmentations.resampling import resize, to_unit
+from src.data.splits import Split
 
 # --- near: same sensor, other meaning ---
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """EuroSAT without some classes, for training; and their test images, which are then out of distribution."""
+    """EuroSAT without some classes, for training; and their test images, which are then out of
+    distribution.
+    """
 
     rows: np.ndarray  # of the store: the images of the classes kept
     labels: np.ndarray  # of those, counted anew from 0
@@ -91,10 +33,14 @@ class HeldOut:
     outside: np.ndarray  # rows of the store: test images of the classes held out
 
 
-def hold_out(labels: np.ndarray, split: Split, classes: list[str], held: tuple[str, ...]) -> HeldOut:
-    """Take classes (any pair of `itertools.combinations(classes, 2)`, or more) out of training, val and test.
+def hold_out(
+    labels: np.ndarray, split: Split, classes: list[str], held: tuple[str, ...]
+) -> HeldOut:
+    """Take classes (any pair of `itertools.combinations(classes, 2)`, or more) out of training, val
+    and test.
 
-    `finetune(store.images[h.rows], h.labels, h.split, h.classes, …)` then trains a classifier that never saw them.
+    `finetune(store.images[h.rows], h.labels, h.split, h.classes, …)` then trains a classifier that
+    never saw them.
 
     Raises:
         ValueError: an unknown class, or fewer than two left.
@@ -102,7 +48,9 @@ def hold_out(labels: np.ndarray, split: Split, classes: list[str], held: tuple[s
     strangers = sorted(set(held) - set(classes))
     kept = [name for name in classes if name not in held]
     if strangers or len(kept) < 2 or not held:
-        raise ValueError(f"hold out some of {list(classes)} and keep two at least; got {list(held)}")
+        raise ValueError(
+            f"hold out some of {list(classes)} and keep two at least; got {list(held)}"
+        )
     number = np.array([kept.index(name) if name in kept else -1 for name in classes])
     parts = [part[number[labels[part]] >= 0] for part in (split.train, split.val, split.test)]
     rows = np.concatenate(parts)
@@ -115,29 +63,43 @@ def hold_out(labels: np.ndarray, split: Split, classes: list[str], held: tuple[s
 
 
 def _haze(x: np.ndarray, thickness: float, rng: np.random.Generator) -> np.ndarray:
-    """A smooth white veil, thickest at `thickness` (share of the light), thinner elsewhere: thin cloud."""
-    veil = gaussian_filter(rng.normal(size=x.shape[:3]), (0, x.shape[1] / 8, x.shape[2] / 8), mode="wrap")
+    """A smooth white veil, thickest at `thickness` (share of the light), thinner elsewhere: thin
+    cloud.
+    """
+    veil = gaussian_filter(
+        rng.normal(size=x.shape[:3]), (0, x.shape[1] / 8, x.shape[2] / 8), mode="wrap"
+    )
     low, high = veil.min((1, 2), keepdims=True), veil.max((1, 2), keepdims=True)
     alpha = (thickness * (veil - low) / (high - low))[..., None]
     return x * (1 - alpha) + alpha
 
 
-# name: (x in [0, 1] (N, H, W, C), strength, generator) → shifted x, and three strengths from mild to strong
+# name: (x in [0, 1] (N, H, W, C), strength, generator) → shifted x, and three strengths from mild
+# to strong
 SHIFTS = {
-    "blur": (lambda x, sigma, rng: gaussian_filter(x, (0, sigma, sigma, 0)), (0.5, 1.0, 2.0)),  # σ, pixels
+    "blur": (
+        lambda x, sigma, rng: gaussian_filter(x, (0, sigma, sigma, 0)),
+        (0.5, 1.0, 2.0),
+    ),  # σ, pixels
     "noise": (lambda x, sigma, rng: x + sigma * rng.normal(size=x.shape), (0.02, 0.05, 0.1)),
     "haze": (_haze, (0.2, 0.4, 0.7)),
     # a push-broom scanner's detectors each draw one column of each band: their offsets make stripes
-    "stripes": (lambda x, sigma, rng: x + sigma * rng.normal(size=(len(x), 1, *x.shape[2:])), (0.01, 0.03, 0.06)),
+    "stripes": (
+        lambda x, sigma, rng: x + sigma * rng.normal(size=(len(x), 1, *x.shape[2:])),
+        (0.01, 0.03, 0.06),
+    ),
     "brightness": (lambda x, factor, rng: x * factor, (1.2, 1.5, 2.0)),
     "JPEG": (lambda x, quality, rng: jpeg(_to_uint8(x), quality) / 255, (75, 40, 15)),
 }
 
 
-def shifts(images: np.ndarray, kinds: Sequence[str] = tuple(SHIFTS), seed: int = 0) -> dict[str, np.ndarray]:
+def shifts(
+    images: np.ndarray, kinds: Sequence[str] = tuple(SHIFTS), seed: int = 0
+) -> dict[str, np.ndarray]:
     """In-distribution images in every kind of shift at three strengths: "blur 1" … "JPEG 3".
 
-    One kind's random numbers are the same at every strength, and depend on the seed and the kind alone.
+    One kind's random numbers are the same at every strength, and depend on the seed and the kind
+    alone.
 
     Raises:
         ValueError: an unknown kind.
@@ -149,7 +111,9 @@ def shifts(images: np.ndarray, kinds: Sequence[str] = tuple(SHIFTS), seed: int =
         function, strengths = SHIFTS[kind]
         for level, strength in enumerate(strengths, 1):
             rng = np.random.default_rng([seed, list(SHIFTS).index(kind)])
-            shifted[f"{kind} {level}"] = _to_uint8(function(images / np.float32(255), strength, rng))
+            shifted[f"{kind} {level}"] = _to_uint8(
+                function(images / np.float32(255), strength, rng)
+            )
     return shifted
 
 
@@ -161,8 +125,9 @@ def _to_uint8(x: np.ndarray) -> np.ndarray:
 
 
 def jpeg(images: np.ndarray, quality: int = 100) -> np.ndarray:
-    """(N, H, W, 3) uint8 through JPEG with halved colour. Quality 100 is EuroSAT's own: all 27,000 files carry
-    quantisation tables of ones and 4:2:0 subsampling (UC Merced was never compressed)."""
+    """(N, H, W, 3) uint8 through JPEG with halved colour. Quality 100 is EuroSAT's own: all 27,000
+    files carry quantisation tables of ones and 4:2:0 subsampling (UC Merced was never
+    compressed)."""
     return np.stack([np.asarray(Image.open(_encoded(image, quality))) for image in images])
 
 
@@ -179,28 +144,38 @@ def _resized(images: np.ndarray, *sizes: int) -> np.ndarray:
     return _to_uint8(x.permute(0, 2, 3, 1).numpy())
 
 
-def toned(images: np.ndarray, like: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Give each image the channel means and deviations of a random image of `like` (Reinhard et al. 2001, in RGB).
+def match_channel_statistics(images: np.ndarray, like: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Give each image the channel means and deviations of a random image of `like` (Reinhard et al.
+    2001, in RGB).
 
-    What is left to tell the two sets apart by is the arrangement of the pixels, no longer the sensor's colours. It
-    errs both ways: the tones of an almost flat image (open sea) hide what was there, and strange tones are themselves
-    a shift, as in-distribution images treated alike will show.
+    What is left to tell the two sets apart by is the arrangement of the pixels, no longer the
+    sensor's colours. It errs both ways: the tones of an almost flat image (open sea) hide what was
+    there, and strange tones are themselves a shift, as in-distribution images treated alike will
+    show.
     """
     chosen = like[np.random.default_rng(seed).integers(len(like), size=len(images))]
     (mean, std), (target, spread) = (
-        (x.mean((1, 2), keepdims=True), x.std((1, 2), keepdims=True)) for x in (images / 255, chosen / 255)
+        (x.mean((1, 2), keepdims=True), x.std((1, 2), keepdims=True))
+        for x in (images / 255, chosen / 255)
     )
     return _to_uint8((images / 255 - mean) / np.maximum(std, 1e-6) * spread + target)
 
 
 def controls(
-    images: np.ndarray, like: np.ndarray, size: int, seed: int = 0, metres: float = 10.0, native: float = 0.3
+    images: np.ndarray,
+    like: np.ndarray,
+    size: int,
+    seed: int = 0,
+    metres: float = 10.0,
+    native: float = 0.3,
 ) -> dict[str, np.ndarray]:
-    """The far set with what is not meaning taken away step by step; every step ends as EuroSAT does, in its JPEG.
+    """The far set with what is not meaning taken away step by step; every step ends as EuroSAT
+    does, in its JPEG.
 
-    "ground sampling" averages to `metres` a pixel, then enlarges to `size` again. An image of UC Merced is 77 m
-    wide, so at 10 m it is 8 × 8 pixels and no object survives: a detector that still finds these images does not
-    find them for their meaning. (At 10 m a pixel the 64 pixels of the network would take 640 m of ground.)
+    "ground sampling" averages to `metres` a pixel, then enlarges to `size` again. An image of UC
+    Merced is 77 m wide, so at 10 m it is 8 × 8 pixels and no object survives: a detector that still
+    finds these images does not find them for their meaning. (At 10 m a pixel the 64 pixels of the
+    network would take 640 m of ground.)
 
     Args:
         images: (N, H, W, 3) uint8, far from the training set.
@@ -213,7 +188,7 @@ def controls(
     return {
         "as shipped": images,
         "re-encoded": jpeg(small),
-        "tones": jpeg(toned(small, like, seed)),
+        "tones": jpeg(match_channel_statistics(small, like, seed)),
         "ground sampling": jpeg(coarse),
-        "tones, ground sampling": jpeg(toned(coarse, like, seed)),
+        "tones, ground sampling": jpeg(match_channel_statistics(coarse, like, seed)),
     }

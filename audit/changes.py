@@ -1,0 +1,109 @@
+"""What the published code does otherwise, each as one change that an arm of the audit makes.
+Nothing else uses them.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from src.augmentations import SimCLRAugmentation
+from src.augmentations.resampling import resize, to_unit
+from src.data.bigearthnet import EUROSAT_STRETCH
+from src.pretrain import shuffled, views
+from src.runs.distributed import World
+from src.runs.runtime import generator
+
+AS_PUBLISHED = 10_000  # digital numbers that the published code renders as white
+SHRINK = 120 / 64  # the published code shrinks 120 pixels of 10 m to 64 of 18.75 m
+
+
+def dot_product_loss(z_i: Tensor, z_j: Tensor, temperature: float) -> Tensor:
+    """NT-Xent as published: plain dot products in place of cosines, otherwise `src.losses.nt_xent`.
+
+    Nothing bounds it from below: long embeddings make it as small as one likes, whatever the
+    temperature.
+    """
+    z = torch.cat([z_i, z_j]).float()
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    positive = torch.arange(len(z), device=z.device).roll(len(z_i))
+    return F.cross_entropy((z @ z.T / temperature).masked_fill(itself, -torch.inf), positive)
+
+
+def darkened(images: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) uint8 rendered at DN 2750 = white → as the published code renders, 10000 = white
+    and truncated.
+    """
+    return (images * (EUROSAT_STRETCH / AS_PUBLISHED)).astype(np.uint8)
+
+
+def coarsened(images: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) uint8 of 10 m pixels → 18.75 m pixels, as shrinking BigEarthNet's 120 pixels to
+    64 makes them.
+    """
+    unit = to_unit(torch.as_tensor(images).permute(0, 3, 1, 2))
+    small = resize(unit, round(images.shape[1] / SHRINK))
+    return (255 * small).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def noise_pairs(batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator, world: World):
+    """`src.pretrain.views`, but both views of an all-black image, which stands for an unreadable
+    one, are one tensor of standard normal noise, new each time. So the published error path answers
+    an unreadable patch.
+    """
+    pair = views(batch, augment, rng, world)
+    noise = torch.randn(pair[0].shape, generator=rng).to(batch.device)
+    broken = (batch == 0).all(dim=(1, 2, 3)).view(-1, 1, 1, 1)
+    return tuple(torch.where(broken, noise, view) for view in pair)
+
+
+def by_place(places: np.ndarray) -> np.ndarray:
+    """Row numbers along a Z-shaped curve (Morton 1966), on which neighbours on the ground are
+    mostly neighbours.
+    """
+    low, high = places.min(0), places.max(0)
+    cells = (1023 * (places - low) / np.where(high > low, high - low, 1)).astype(np.int64)
+    code = sum(
+        ((cells[:, axis] >> bit) & 1) << (2 * bit + axis) for bit in range(10) for axis in range(2)
+    )
+    return np.argsort(code, kind="stable")
+
+
+def change(
+    images: np.ndarray, places: np.ndarray, arm: str, seed: int
+) -> tuple[np.ndarray, dict[str, Callable]]:
+    """What an arm pretrains on, and the arguments of `pretrain` by which it differs from the
+    control.
+
+    Args:
+        images: (N, H, W, 3) uint8 that the control pretrains on.
+        places: (N, 2) of them.
+        arm: a name of `src.audit.plan.arms`, letters b to e.
+    """
+    kind, _, value = arm.partition(" ")
+    if kind == "dot":
+        return images, {"loss": dot_product_loss}
+    if kind == "published":
+        return darkened(images), {}
+    if kind == "18.75":
+        return coarsened(images), {}
+    if kind == "noise":
+        shuffle = torch.randperm(
+            len(images), generator=generator(seed, 2)
+        )  # so that the shares are nested
+        broken = (shuffle < round(len(images) * int(value.rstrip(" %")) / 100)).numpy()
+        return np.where(broken[:, None, None, None], 0, images).astype(np.uint8), {
+            "pairs": noise_pairs
+        }
+    if kind in ("fixed", "neighbours"):
+        # the published loader never shuffles: the same batches every epoch, of neighbours or, to
+        # tell both apart, not
+        order = (
+            torch.as_tensor(by_place(places))
+            if kind == "neighbours"
+            else shuffled(len(images), seed, 1)
+        )
+        return images, {"order": lambda count, seed, epoch: order}
+    return images, {}

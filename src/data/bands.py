@@ -1,0 +1,35 @@
+"""Sentinel-2 bands: their names and orders, and how digital numbers are rendered as grey levels."""
+
+import functools
+
+import numpy as np
+
+RGB = ("B04", "B03", "B02")
+# all that level 2A has, by wavelength; EuroSAT's 13 are read in this order too, without B10
+ALL_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+BANDS = {"rgb": RGB, "all": ALL_BANDS}
+EUROSAT_STRETCH = 2750.0  # reflectance DN shown as white: how EuroSAT's JPEGs were rendered
+
+
+def to_uint8(image: np.ndarray, stretch: float | str) -> np.ndarray:
+    """uint16 digital numbers → uint8: clip(DN / stretch × 255), or between the image's own
+    percentiles 2 and 98.
+    """
+    low, high = np.percentile(image, (2, 98)) if stretch == "percentile" else (0.0, float(stretch))
+    return _table(low, max(high - low, 1.0))[image]
+
+
+@functools.lru_cache(maxsize=1)
+def _table(low: float, span: float) -> np.ndarray:
+    # looking numbers up is several times faster than computing each, and the same by construction
+    return ((np.arange(65536) - low) / span * 255).clip(0, 255).astype(np.uint8)
+
+
+def as_rgb(images: np.ndarray, stretch: float = EUROSAT_STRETCH) -> np.ndarray:
+    """(…, 12) images, uint16 or reflectance, as (…, 3) RGB to be looked at; those of three channels
+    as they are.
+    """
+    if images.shape[-1] == 3:
+        return images
+    rgb = images[..., [ALL_BANDS.index(band) for band in RGB]]
+    return to_uint8(rgb, stretch) if rgb.dtype == np.uint16 else (rgb * 10_000 / stretch).clip(0, 1)

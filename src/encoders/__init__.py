@@ -1,0 +1,168 @@
+"""Encoders (image → feature vector), the two heads put on them, and the stages that unfreezing
+opens.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+# what `timm.create_model` calls the same network, with the same keys
+TIMM_NAMES = {"resnet50": "resnet50", "vit_b_16": "vit_base_patch16_224"}
+ENCODERS = ("custom_cnn", *TIMM_NAMES)
+
+
+class CustomCNN(nn.Module):
+    """Three stages of (3×3 convolution, batch norm, ReLU) × 2, max-pool 2, Dropout2d; widths
+    64-128-256.
+
+    Global average pooling makes 256 features; 1.15 M parameters.
+    """
+
+    feature_dim = 256
+
+    def __init__(self, in_channels: int = 3, image_size: int = 64, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.image_size = (
+            image_size  # what evaluation resizes to; the network itself takes any size
+        )
+        widths = [in_channels, 64, 128, 256]
+        self.stages = nn.ModuleList(
+            _cnn_stage(*pair, dropout) for pair in itertools.pairwise(widths)
+        )
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def layers(self) -> list[nn.Module]:
+        """Every layer in the order it is applied: what MC Dropout cuts at the first dropout."""
+        return [layer for block in (*self.stages, self.pool) for layer in block]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, in_channels, H, W) normalised images → (N, 256) features."""
+        for stage in self.stages:
+            images = stage(images)
+        return self.pool(images)
+
+
+def _cnn_stage(width_in: int, width: int, dropout: float) -> nn.Sequential:
+    # no bias before batch norm: its shift would be subtracted again
+    return nn.Sequential(
+        nn.Conv2d(width_in, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Dropout2d(dropout),
+    )
+
+
+def build_encoder(
+    name: str,
+    in_channels: int = 3,
+    image_size: int = 64,
+    dropout: float = 0.1,
+    imagenet: bool = False,
+) -> nn.Module:
+    """Build an encoder by name, untrained unless `imagenet`.
+
+    Args:
+        name: one of `ENCODERS`.
+        in_channels: bands of the input.
+        image_size: height and width in pixels the encoder will see; a multiple of 16 for the ViT.
+        dropout: probability, in [0, 1).
+        imagenet: start from timm's ImageNet weights (a download on first use); timm adapts the
+            first layer to the bands and the ViT's position embeddings to the image size.
+
+    Returns:
+        A module (N, in_channels, image_size, image_size) → (N, feature_dim), with `.feature_dim`,
+        and `.stages`, the ordered list that unfreezing opens from the back.
+
+    Raises:
+        ValueError: unknown name, an argument out of range, or ImageNet weights for the Custom CNN,
+            which has none.
+        ConnectionError: the ImageNet weights could not be fetched.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"unknown encoder {name!r}; there is: {', '.join(ENCODERS)}")
+    if in_channels < 1 or image_size < 8 or not 0 <= dropout < 1:
+        raise ValueError(
+            "expected in_channels >= 1, image_size >= 8 and 0 <= dropout < 1, "
+            f"got {in_channels}, {image_size}, {dropout}"
+        )
+    if imagenet and name not in TIMM_NAMES:
+        raise ValueError(
+            f"there are no ImageNet weights for {name!r}; there are for {', '.join(TIMM_NAMES)}"
+        )
+    if name == "custom_cnn":
+        return CustomCNN(in_channels, image_size, dropout)
+    from src.encoders import (
+        # not above: importing timm takes as long as everything else together
+        timm_based as timm_encoders,
+    )
+
+    encoder = timm_encoders.ENCODERS[name](in_channels, image_size, dropout)
+    if imagenet:
+        encoder.load_state_dict(
+            timm_encoders.imagenet_state(TIMM_NAMES[name], in_channels, image_size), strict=True
+        )
+    return encoder
+
+
+class Head(nn.Sequential):
+    """Layers on top of an encoder's features, always in float32.
+
+    They cost nothing beside the encoder, and logits in bfloat16 would quantise every score made
+    from them.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float())
+
+
+def projection_head(feature_dim: int, widths: tuple[int, ...] = (512, 512, 128)) -> Head:
+    """The head that the contrastive loss sees and that is thrown away after pretraining (SimCLR
+    §4.2).
+
+    Batch norm after every layer, as in the authors' code: without it the first hundreds of steps
+    learn little.
+    """
+    layers: list[nn.Module] = []
+    for width_in, width in itertools.pairwise((feature_dim, *widths)):
+        layers += [nn.Linear(width_in, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+    return Head(*layers[:-1])
+
+
+def classification_head(feature_dim: int, num_classes: int, dropout: float) -> Head:
+    """features → 512 → 256 → classes, with ReLU and dropout between."""
+    layers: list[nn.Module] = []
+    for width_in, width in itertools.pairwise((feature_dim, 512, 256)):
+        layers += [nn.Linear(width_in, width), nn.ReLU(), nn.Dropout(dropout)]
+    return Head(*layers, nn.Linear(256, num_classes))
+
+
+class Classifier(nn.Module):
+    """Encoder and classification head: features → 512 → 256 → classes, ReLU, dropout.
+
+    `.stages` is the encoder's list with the head appended: unfreezing opens it from the back.
+    """
+
+    def __init__(self, encoder: nn.Module, num_classes: int = 10, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = classification_head(encoder.feature_dim, num_classes, dropout)
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        return [*self.encoder.stages, self.head]
+
+    def layers(self) -> list[nn.Module]:
+        """What `forward` applies, in order: MC Dropout runs everything before the first dropout
+        only once.
+        """
+        return [*self.encoder.layers(), self.head]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) normalised images → (N, num_classes) float32 logits."""
+        return self.head(self.encoder(images))

@@ -1,0 +1,29 @@
+"""The errors a user meets, and the one way in which a command tells them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class DataError(RuntimeError):
+    """Data on disk is not what was expected; the message names the file, the expectation and the
+    remedy.
+    """
+
+
+class AbsentError(DataError):
+    """A patch that was asked for and of which there is no file at all."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint can't be used; the message names the file, what was expected and what to do."""
+
+
+@contextmanager
+def exit_with_message() -> Iterator[None]:
+    """Of a command: what the user can mend becomes one line "error: …" and exit status 1, without a
+    traceback.
+    """
+    try:
+        yield
+    except (DataError, CheckpointError, ValueError, OSError, FloatingPointError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,49 @@
+"""The pictures of training, of feature spaces and of detection. Each function draws and returns one
+figure.
+
+Those of maps and of the audit live with `src.map` and `audit`.
+"""
+
+from src.figures.canvas import samples, save
+from src.figures.detection import (
+    SCORE_NAMES,
+    extremes,
+    msp_both_ways,
+    rejection_curves,
+    reliability_diagram,
+    roc,
+    score_heatmap,
+    score_histograms,
+)
+from src.figures.projections import (
+    class_boundaries,
+    class_centroids,
+    project,
+    separation_captions,
+    umap_grid,
+    umap_panels,
+)
+from src.figures.training import confusion, finetuning_curves, pretraining_curves, view_pairs
+
+__all__ = [
+    "SCORE_NAMES",
+    "class_boundaries",
+    "class_centroids",
+    "confusion",
+    "extremes",
+    "finetuning_curves",
+    "msp_both_ways",
+    "pretraining_curves",
+    "project",
+    "rejection_curves",
+    "reliability_diagram",
+    "roc",
+    "samples",
+    "save",
+    "score_heatmap",
+    "score_histograms",
+    "separation_captions",
+    "umap_grid",
+    "umap_panels",
+    "view_pairs",
+]

@@ -1,0 +1,118 @@
+"""Is the confidence true? Calibration error, temperature, and accuracy among the images that are
+kept.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+# --- is the confidence true? ---
+
+
+def reliability(
+    confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = 15, equal_mass: bool = False
+) -> pd.DataFrame:
+    """Mean confidence, accuracy and count of every bin that holds an image.
+
+    Args:
+        confidence_N: in [0, 1]; 0.0 falls into the first bin and 1.0 into the last.
+        correct_N: whether each prediction is right.
+        equal_mass: bins of as many images each (equal confidences stay together), not of equal
+            width.
+
+    Raises:
+        ValueError: no images, lengths that differ, or a confidence that is NaN or outside [0, 1].
+    """
+    confidence, correct = np.asarray(confidence_N, np.float64), np.asarray(correct_N, np.float64)
+    if confidence.ndim != 1 or confidence.shape != correct.shape or len(confidence) == 0:
+        raise ValueError(
+            f"expected as many confidences as answers, got {confidence.shape} and {correct.shape}"
+        )
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError("confidences must lie in [0, 1]")
+    place = (
+        np.searchsorted(np.sort(confidence), confidence) / len(confidence)
+        if equal_mass
+        else confidence
+    )
+    number = np.minimum((place * bins).astype(int), bins - 1)
+    frame = pd.DataFrame({"confidence": confidence, "accuracy": correct, "count": 1.0})
+    return frame.groupby(number).agg({"confidence": "mean", "accuracy": "mean", "count": "sum"})
+
+
+def ece(
+    confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = 15, equal_mass: bool = False
+) -> float:
+    """Expected calibration error (Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599), in [0,
+    1].
+    """
+    table = reliability(confidence_N, correct_N, bins, equal_mass)
+    return float(
+        np.average((table["confidence"] - table["accuracy"]).abs(), weights=table["count"])
+    )
+
+
+def calibration(
+    logits_N_C: np.ndarray, labels_N: np.ndarray, temperature: float = 1.0, bins: int = 15
+) -> pd.Series:
+    """Of softmax(logits / temperature): accuracy, NLL in nats, Brier score (sum over classes, in
+    [0, 2]), both ECEs.
+    """
+    log_probs = log_softmax(np.asarray(logits_N_C, np.float64) / temperature, axis=1)
+    probs, truth = np.exp(log_probs), np.eye(log_probs.shape[1])[labels_N]
+    confidence, correct = probs.max(1), probs.argmax(1) == labels_N
+    return pd.Series(
+        {
+            "accuracy": correct.mean(),
+            "nll": -(log_probs * truth).sum(1).mean(),
+            "brier": ((probs - truth) ** 2).sum(1).mean(),
+            "ece": ece(confidence, correct, bins),
+            "ece_equal_mass": ece(confidence, correct, bins, equal_mass=True),
+        }
+    )
+
+
+def fit_temperature(val_logits_N_C: np.ndarray, val_labels_N: np.ndarray) -> float:
+    """The temperature with the lowest NLL on val (Guo et al. 2017, arXiv 1706.04599): above 1 the
+    network was too sure.
+
+    Raises:
+        ValueError: no minimum in 0.05 … 20, as when every image of val is classified right with
+            room to spare.
+    """
+
+    def nll(log_temperature: float) -> float:
+        return calibration(val_logits_N_C, val_labels_N, np.exp(log_temperature))["nll"]
+
+    low, high = np.log([0.05, 20])
+    found = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x
+    if not nll(found) < min(nll(low), nll(high)):
+        raise ValueError(
+            f"no temperature in 0.05 … 20 fits these {len(val_labels_N)} images: use more, or"
+            " harder ones"
+        )
+    return float(np.exp(found))
+
+
+def accuracy_rejection(uncertainty_N: np.ndarray, correct_N: np.ndarray) -> pd.DataFrame:
+    """Accuracy among the images kept when the most uncertain are rejected: columns kept (share,
+    rising) and accuracy.
+
+    Images of equal uncertainty are kept or rejected together.
+    """
+    uncertainty, correct = np.asarray(uncertainty_N, np.float64), np.asarray(correct_N, np.float64)
+    if (
+        uncertainty.shape != correct.shape
+        or len(correct) == 0
+        or not np.isfinite(uncertainty).all()
+    ):
+        raise ValueError(
+            f"expected finite uncertainties and as many answers, got {uncertainty.shape},"
+            f" {correct.shape}"
+        )
+    order = np.argsort(uncertainty, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(uncertainty[order])), len(order) - 1)
+    return pd.DataFrame(
+        {"kept": (last + 1) / len(order), "accuracy": np.cumsum(correct[order])[last] / (last + 1)}
+    )

@@ -1,0 +1,23 @@
+"""Command line: `python -m src.runs [FOLDER]` lists the runs below a folder."""
+
+import argparse
+import os
+from pathlib import Path
+
+from src.runs.listing import table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m src.runs", description="List the runs below a folder."
+    )
+    parser.add_argument("folder", nargs="?", default="runs", type=Path)
+    folder = parser.parse_args().folder
+    if not folder.is_dir():
+        raise SystemExit(f"error: no folder {folder}: runs are kept in runs/, or where RUNS said")
+    runs = table(folder)
+    print(runs.round(4).to_string(index=False) if len(runs) else f"no runs below {folder}{os.sep}")
+
+
+if __name__ == "__main__":
+    main()
