@@ -27,7 +27,7 @@ test: .venv/.dev ## set up, then run the tests
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 soak: .venv/.dev ## kill trainings of the study's size twenty times each: minutes
-	@SOAK=1 $(BIN)/python -m pytest tests/test_runs.py -k twenty_kills -s --durations=4
+	@SOAK=1 $(BIN)/python -m pytest tests/test_runs.py -k kills_at_random -s --durations=4
 
 lint: .venv/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

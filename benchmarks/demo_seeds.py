@@ -17,6 +17,7 @@ from src.ood import evaluate
 from src.pretrain import PretrainConfig, pretrain
 from src.probes import knn_probe
 from src.profiles import Profile, open_profile
+from src.runs import RunSettings
 from src.runs.runtime import Runtime, pick, record
 
 
@@ -28,8 +29,9 @@ def run(profile: Profile, runtime: Runtime, seed: int, out: str) -> dict[str, fl
     config = PretrainConfig(
         epochs=profile.epochs["long"], batch_size=profile.batch_size, image_size=size, seed=seed
     )
+    settings = RunSettings(runtime=runtime)
     pretrained = pretrain(
-        images, config, out, runtime=runtime, probe=probe, probe_every=config.epochs
+        images, config, out, settings=settings, probe=probe, probe_every=config.epochs
     )
     recipe = FinetuneConfig(
         phases=profile.phases,
@@ -46,7 +48,7 @@ def run(profile: Profile, runtime: Runtime, seed: int, out: str) -> dict[str, fl
         recipe,
         out,
         pretrained=pretrained.checkpoint,
-        runtime=runtime,
+        settings=settings,
     )
     ood = evaluate(
         tuned.model,

@@ -16,6 +16,7 @@ import pandas as pd
 from src.pretrain import PretrainConfig, pretrain
 from src.probes import knn_probe
 from src.profiles import open_profile
+from src.runs import RunSettings
 from src.runs.runtime import pick, record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +47,7 @@ def main() -> None:
                 augmentation={"exact": exact},
             )
             with tempfile.TemporaryDirectory() as out:
-                result = pretrain(images, config, out, runtime=runtime)
+                result = pretrain(images, config, out, settings=RunSettings(runtime=runtime))
             loss = result.history["loss"].min()
             rows.append(
                 {

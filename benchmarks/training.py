@@ -18,6 +18,7 @@ from src.augmentations import SimCLRAugmentation
 from src.encoders import projection_head
 from src.losses import nt_xent
 from src.pretrain import PretrainConfig, pretrain, untrained
+from src.runs import RunSettings
 from src.runs.runtime import Runtime, generator
 
 
@@ -60,9 +61,8 @@ def pretrain_rate(images: np.ndarray, config: PretrainConfig, runtime: Runtime) 
     that calls it.
     """
     with tempfile.TemporaryDirectory() as out:
-        return float(
-            pretrain(images, config, out, runtime=runtime).history["images_per_s"].iloc[-1]
-        )
+        history = pretrain(images, config, out, settings=RunSettings(runtime=runtime)).history
+        return float(history["images_per_s"].iloc[-1])
 
 
 def end_to_end(

@@ -1,12 +1,11 @@
-"""SimCLR pretraining: two views of every image, one forward pass, NT-Xent, Adam with a cosine
-schedule.
+"""SimCLR pretraining: two views of every image, NT-Xent, Adam with a cosine schedule.
 
 Command line: `python -m src.pretrain STORE --epochs 50 --out models`.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,22 +18,31 @@ from torch.optim import Adam
 
 from src import checkpoints
 from src.augmentations import SPECTRAL, SimCLRAugmentation
+from src.data.store import PatchStore
 from src.encoders import ENCODERS, build_encoder, projection_head
+from src.errors import exit_with_message
 from src.losses import nt_xent
+from src.runs import RESUME, Run, RunSettings, Stopped, fingerprint
 from src.runs.batches import batches, to_device_if_it_fits
 from src.runs.distributed import (
+    ALONE,
     World,
-    all_reduce_any,
     gather,
     init_distributed,
     shard,
     sync_batch_norm,
     wrap_ddp,
 )
-from src.runs.fingerprints import fingerprint
-from src.runs.loop import Progress, Row, Training, train
-from src.runs.run import ALONE, RESUME, Run, Stopped
-from src.runs.runtime import Runtime, generator, pick, record, seed_of
+from src.runs.loop import Loop, Row, Schedule
+from src.runs.runtime import (
+    Runtime,
+    add_arguments,
+    from_arguments,
+    generator,
+    pick,
+    record,
+    seed_of,
+)
 
 
 @dataclass(frozen=True)
@@ -51,13 +59,14 @@ class PretrainConfig:
     in_channels: int = 3
     dropout: float = 0.1
     seed: int = 0
-    augmentation: dict[str, Any] = field(
-        default_factory=dict
-    )  # changes to SimCLRAugmentation's defaults
+    # changes to SimCLRAugmentation's defaults
+    augmentation: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Pretrained:
+    """What a pretraining run leaves."""
+
     encoder: nn.Module  # with the weights of the best epoch, in eval mode
     history: pd.DataFrame  # one row an epoch; row 0 is the untrained encoder
     checkpoint: Path  # best epoch, full name; the short alias lies beside it
@@ -66,9 +75,7 @@ class Pretrained:
 def views(
     batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator, world: World = ALONE
 ) -> tuple[Tensor, Tensor]:
-    """Two independent views, (n, C, size, size) each, of this process's part (n, C, H, W) of a
-    batch.
-    """
+    """Two views, (n, C, size, size) each, of this process's part (n, C, H, W) of a batch."""
     part = (world.rank, world.size)
     return augment(batch, rng, part), augment(batch, rng, part)
 
@@ -76,6 +83,18 @@ def views(
 def shuffled(count: int, seed: int, epoch: int) -> Tensor:
     """Row numbers in the order of an epoch, (count,): a fresh permutation each."""
     return torch.randperm(count, generator=generator(seed, epoch))
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What stands in for a part of a step, with the same arguments.
+
+    They serve the audit alone, which says in the provenance what it changed.
+    """
+
+    loss: Callable[[Tensor, Tensor, float], Tensor] = nt_xent
+    order: Callable[[int, int, int], Tensor] = shuffled
+    pairs: Callable[..., tuple[Tensor, Tensor]] = views
 
 
 def untrained(config: PretrainConfig) -> nn.Module:
@@ -89,17 +108,10 @@ def pretrain(
     config: PretrainConfig,
     out: str | Path,
     *,
-    runtime: Runtime | None = None,
+    settings: RunSettings = RunSettings(),
     probe: Callable[[nn.Module], float] | None = None,
     probe_every: int = 5,
-    data: dict[str, Any] | None = None,
-    runs: str | Path | None = None,
-    resume: str | bool = "auto",
-    save_minutes: float = 5.0,
-    save_steps: int | None = None,
-    loss: Callable[..., Tensor] | None = None,
-    order: Callable[..., Tensor] | None = None,
-    pairs: Callable[..., tuple[Tensor, Tensor]] | None = None,
+    hooks: Hooks = Hooks(),
 ) -> Pretrained:
     """Pretrain an encoder on unlabelled images.
 
@@ -108,17 +120,10 @@ def pretrain(
         config: the recipe.
         out: folder for the best epoch by training loss, under its full name and its alias
             (`src.checkpoints`).
-        runtime: device and precision; None picks.
-        probe: encoder → kNN accuracy, called before training and every `probe_every` epochs.
-        data: description of the images, kept in the checkpoint.
-        runs: folder of run folders (`src.runs`); None: `runs` in `out`. This run's:
+        settings: device, saving and resuming; the run's folder is
             `<encoder>_<epochs>ep_seed<seed>`.
-        resume: "auto" goes on where the run was stopped, and returns a finished one as it is;
-            "force" goes on with another config too; False starts anew.
-        save_minutes, save_steps: how often a state is saved to go on from; the steps in addition,
-            if given.
-        loss, order, pairs: what stands in for `nt_xent`, `shuffled` and `views`, with the same
-            arguments, in experiments such as `src.audit`, which describes it in `data`.
+        probe: encoder → kNN accuracy, called before training and every `probe_every` epochs.
+        hooks: of the audit.
 
     Raises:
         ValueError: batch larger than the data, no epochs, or wrong number of channels.
@@ -127,198 +132,167 @@ def pretrain(
             written or read.
         Stopped: a signal came; the run is saved.
     """
-    out, runtime = Path(out), runtime or pick()
+    out, runtime = Path(out), settings.runtime or pick()
+    world = init_distributed(runtime.device)
+    _check(images, config, world)
+    encoder, head, model = _build(config, runtime, world)
+    optimizer = Adam(model.parameters(), lr=config.lr, fused=True)
+    augment = SimCLRAugmentation(config.image_size, **config.augmentation)
+    data, steps = to_device_if_it_fits(images, runtime.device), len(images) // config.batch_size
+    schedule = Schedule(config.epochs, steps, config.batch_size, config.lr)
+
+    def validate(epoch: int) -> Row:
+        due = epoch % probe_every == 0 or epoch == config.epochs
+        return {"knn": probe(encoder)} if probe and due and world.first else {}
+
+    run = Run(_folder(config, out, settings), _metadata(images, config, settings), settings, world)
+    with run:
+        parts = {"encoder": encoder, "projection": head}
+        loop = Loop(run, parts, optimizer, schedule, monitor="loss", views=2)
+        for epoch in loop.epochs(settings.resume, lambda: {"epoch": 0, "knn": None} | validate(0)):
+            model.train()
+            rows_N = hooks.order(len(images), config.seed, epoch)[: steps * config.batch_size]
+            rows_S_n = shard(rows_N.view(steps, -1)[loop.step :].T, world).T
+            for step, batch in loop.steps(batches(data, rows_S_n, runtime.device)):
+                rng = generator(config.seed, epoch, step)
+                view_i, view_j = hooks.pairs(batch, augment, rng, world)
+                _seed_dropout(config.seed, epoch, step, world)
+                with runtime.autocast():
+                    z_i, z_j = model(torch.cat([view_i, view_j])).chunk(2)
+                z_i, z_j = gather(z_i, world), gather(z_j, world)
+                loop.update(hooks.loss(z_i, z_j, config.temperature))
+            loop.end_epoch(**validate(epoch))
+        return _finish(loop, encoder, config, out)
+
+
+def _build(
+    config: PretrainConfig, runtime: Runtime, world: World
+) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """The encoder, its projection head, and both in one as a training step calls them."""
+    encoder = untrained(config)
+    head = projection_head(encoder.feature_dim, config.projection)
+    model = nn.Sequential(encoder, head).to(runtime.device, memory_format=torch.channels_last)
+    return encoder, head, wrap_ddp(sync_batch_norm(model, world), world)
+
+
+def _finish(loop: Loop, encoder: nn.Module, config: PretrainConfig, out: Path) -> Pretrained:
+    best, alias = loop.progress.best, out / checkpoints.contrastive_alias(config.epochs)
+    checkpoints.restore(encoder, loop.progress.best_state["encoder"], loop.run.states.last)
+    shape = (config.epochs, config.batch_size, best["loss"])
+    name = checkpoints.contrastive_name(*shape, datetime.now())
+    checkpoint = loop.publish(out / name, best, alias)
+    return Pretrained(encoder.eval(), pd.DataFrame(loop.progress.history), checkpoint)
+
+
+def _check(images: np.ndarray, config: PretrainConfig, world: World) -> None:
     if not 2 <= config.batch_size <= len(images):
         raise ValueError(
-            f"batch_size {config.batch_size} for {len(images)} images: choose from 2 to"
-            f" {len(images)}"
+            f"batch_size {config.batch_size} for {len(images)} images: choose from 2 to "
+            f"{len(images)}"
         )
     if config.epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {config.epochs}")
     if images.shape[-1] != config.in_channels:
         raise ValueError(
-            f"images have {images.shape[-1]} channels, the config says"
-            f" in_channels={config.in_channels}"
+            f"images have {images.shape[-1]} channels, the config says "
+            f"in_channels={config.in_channels}"
         )
-    world = init_distributed(runtime.device)
     if config.batch_size % world.size:
         raise ValueError(
             f"batch_size {config.batch_size} does not divide among {world.size} processes"
         )
-    encoder = untrained(config)
-    head = projection_head(encoder.feature_dim, config.projection)
-    model = nn.Sequential(encoder, head).to(runtime.device, memory_format=torch.channels_last)
+
+
+def _seed_dropout(seed: int, epoch: int, step: int, world: World) -> None:
+    """Dropout draws from the global generator: seeded here, a step is a function of its number."""
+    rank = (world.rank,) if world.size > 1 else ()
+    torch.manual_seed(seed_of(seed, epoch, step, 1, *rank))
+
+
+def _folder(config: PretrainConfig, out: Path, settings: RunSettings) -> Path:
     bands = "" if config.in_channels == 3 else f"_{config.in_channels}bands"
-    folder = (
-        Path(runs or out / "runs") / f"{config.encoder}{bands}_{config.epochs}ep_seed{config.seed}"
-    )
-    about = {
+    name = f"{config.encoder}{bands}_{config.epochs}ep_seed{config.seed}"
+    return Path(settings.runs or out / "runs") / name
+
+
+def _metadata(images: np.ndarray, config: PretrainConfig, settings: RunSettings) -> dict[str, Any]:
+    return {
         "kind": "simclr",
         "config": asdict(config),
-        "data": data or {},
+        "data": settings.provenance or {},
         "images": fingerprint(images),
-        "versions": record(runtime),
+        "versions": record(settings.runtime or pick()),
     }
-    model = sync_batch_norm(model, world)
-    with Run(folder, about, save_minutes, save_steps, world) as run:
-        training = _training(
-            images,
-            config,
-            model,
-            runtime,
-            world,
-            probe,
-            probe_every,
-            (loss or nt_xent, order or shuffled, pairs or views),
-        )
-        progress = train(
-            run,
-            training,
-            resume,
-            lambda: {"epoch": 0, "knn": probe(encoder) if probe and world.first else None},
-        )
-        checkpoints.restore(encoder, progress.best_state["encoder"], run.last)
-        return Pretrained(
-            encoder.eval(), pd.DataFrame(progress.history), _finish(run, out, config, progress)
-        )
 
 
-def _training(
-    images, config: PretrainConfig, model, runtime: Runtime, world: World, probe, probe_every, hooks
-) -> Training:
-    (encoder, head), (objective, order, pairs) = model, hooks
-    augment = SimCLRAugmentation(config.image_size, **config.augmentation)
-    steps = len(images) // config.batch_size
-    data, several = to_device_if_it_fits(images, runtime.device), wrap_ddp(model, world)
-    own = (world.rank,) if world.size > 1 else ()
-
-    def rows(epoch: int, first: int) -> Iterator[Tensor]:
-        model.train()
-        rows_N = order(len(images), config.seed, epoch)[: steps * config.batch_size]
-        rows_S_n = rows_N.view(steps, config.batch_size)
-        return batches(data, shard(rows_S_n[first:].T, world).T, runtime.device)
-
-    def loss(epoch: int, step: int, batch: Tensor) -> Tensor:
-        pair = pairs(batch, augment, generator(config.seed, epoch, step), world)
-        # dropout draws from the global generator: seeding it here makes every step a function of
-        # its number
-        torch.manual_seed(seed_of(config.seed, epoch, step, 1, *own))
-        with runtime.autocast():
-            z_i, z_j = several(torch.cat(pair)).chunk(2)
-        return objective(gather(z_i, world), gather(z_j, world), config.temperature)
-
-    def judge(epoch: int, row: Row) -> Row:
-        due = probe and world.first and (epoch % probe_every == 0 or epoch == config.epochs)
-        return {"knn": probe(encoder)} if due else {}
-
-    return Training(
-        {"encoder": encoder, "projection": head},
-        Adam(model.parameters(), lr=config.lr, fused=True),
-        config.epochs,
-        steps,
-        config.batch_size,
-        config.lr,
-        rows,
-        loss,
-        judge,
-        badness=lambda row: row["loss"],
-        advice=(
-            f"Try a lower learning rate than {config.lr:g} or a higher temperature than"
-            f" {config.temperature:g}."
-        ),
-        rate=("views/s", 2),
-    )
-
-
-def _finish(run: Run, out: Path, config: PretrainConfig, progress: Progress) -> Path:
-    if run.checkpoint and Path(run.checkpoint).is_file():
-        print(f"{run.folder}: this run is finished already; resume=False would train it again")
-        if run.world.first:  # another run of as many epochs may have taken the short name
-            checkpoints.copy(
-                Path(run.checkpoint), out / checkpoints.contrastive_alias(config.epochs)
-            )
-        all_reduce_any(False, run.world)
-        return Path(run.checkpoint)
-    if not run.world.first:
-        all_reduce_any(False, run.world)  # the first has written it
-        return Path(run.finished_checkpoint())
-    best, alias = progress.best, out / checkpoints.contrastive_alias(config.epochs)
-    name = checkpoints.contrastive_name(
-        config.epochs, config.batch_size, best["loss"], datetime.now()
-    )
-    about = {**run.about, "epoch": best["epoch"], "metrics": best, "history": progress.history}
-    file = checkpoints.save(out / name, progress.best_state, about)
-    checkpoints.copy(file, alias)
-    run.finish(file)
-    all_reduce_any(False, run.world)
-    return file
+# --- command line ---
 
 
 def main() -> None:
-    from src.data.store import PatchStore
-    from src.errors import DataError
+    """Pretrain on a store, as the command line says."""
+    arguments = _parser().parse_args()
+    # before anything touches a GPU
+    world = init_distributed(torch.device("cpu") if arguments.device == "cpu" else None)
+    with exit_with_message():
+        try:
+            checkpoint = _pretrain_on_store(arguments, world)
+        except Stopped as stopped:
+            raise SystemExit(str(stopped)) from None
+    if world.first:
+        print(f"best epoch: {checkpoint}")
 
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m src.pretrain", description="SimCLR pretraining on a PatchStore."
+        prog="python -m src.pretrain",
+        description="SimCLR pretraining on a PatchStore.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("store", help="folder written by python -m src.data.bigearthnet")
     parser.add_argument("--out", default="models", help="folder for checkpoints")
-    parser.add_argument("--encoder", default="custom_cnn", choices=ENCODERS)
+    parser.add_argument("--encoder", default="custom_cnn", choices=ENCODERS, help="network")
+    resume = [str(mode).lower() for mode in RESUME]
+    parser.add_argument("--resume", default="auto", choices=resume, help="false: start anew")
     parser.add_argument("--runs", default="runs", help="folder of run folders")
-    parser.add_argument(
-        "--resume",
-        default="auto",
-        choices=[str(r).lower() for r in RESUME],
-        help="false: start anew",
-    )
     parser.add_argument(
         "--save-minutes", type=float, default=5.0, help="at most so much is lost by a kill"
     )
     parser.add_argument("--save-steps", type=int, help="save every so many steps besides")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto", choices=["auto", "bfloat16", "float32"])
-    for name, kind in (
-        ("epochs", int),
-        ("batch_size", int),
-        ("lr", float),
-        ("temperature", float),
-        ("image_size", int),
-        ("seed", int),
+    for name, unit in (
+        ("epochs", "passes over the images"),
+        ("batch_size", "images; each makes two views"),
+        ("lr", "at the first step; falls to 0 along a cosine"),
+        ("temperature", "of NT-Xent"),
+        ("image_size", "pixels of a view"),
+        ("seed", "of everything random"),
     ):
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, default=getattr(PretrainConfig, name)
-        )
-    args = vars(parser.parse_args())
-    store_path, out, resume = args.pop("store"), args.pop("out"), args.pop("resume")
-    saving = {key: args.pop(key) for key in ("runs", "save_minutes", "save_steps")}
-    resume = False if resume == "false" else resume
-    try:
-        world = init_distributed(
-            torch.device("cpu") if args["device"] == "cpu" else None
-        )  # before anything touches a GPU
-        runtime = pick(args.pop("device"), args.pop("precision"))
-        store = PatchStore.open(store_path)
-        channels = store.images.shape[-1]
-        config = PretrainConfig(
-            **args, in_channels=channels, augmentation={} if channels == 3 else SPECTRAL
-        )
-        if world.first:
-            print(f"{len(store)} patches of {store.path} on {runtime}")
-        result = pretrain(
-            store.images, config, out, runtime=runtime, resume=resume, data=store.about, **saving
-        )
-    except (
-        DataError,
-        checkpoints.CheckpointError,
-        ValueError,
-        OSError,
-        FloatingPointError,
-    ) as error:
-        raise SystemExit(f"error: {error}") from None
-    except Stopped as stopped:
-        raise SystemExit(str(stopped)) from None
+        default = getattr(PretrainConfig, name)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=type(default), default=default, help=unit)
+    add_arguments(parser)
+    return parser
+
+
+def _pretrain_on_store(arguments: argparse.Namespace, world: World) -> Path:
+    runtime, store = from_arguments(arguments), PatchStore.open(arguments.store)
+    channels = store.images.shape[-1]
+    names = {field.name for field in fields(PretrainConfig)} & vars(arguments).keys()
+    config = PretrainConfig(
+        **{name: getattr(arguments, name) for name in names},
+        in_channels=channels,
+        augmentation={} if channels == 3 else SPECTRAL,
+    )
+    settings = RunSettings(
+        arguments.runs,
+        False if arguments.resume == "false" else arguments.resume,
+        arguments.save_minutes,
+        arguments.save_steps,
+        runtime,
+        store.provenance,
+    )
     if world.first:
-        print(f"best epoch: {result.checkpoint}")
+        print(f"{len(store)} patches of {store.path} on {runtime}")
+    return pretrain(store.images, config, arguments.out, settings=settings).checkpoint
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""Where a notebook finds its data and how big it runs: `paper` (the study's numbers) and `demo`
-(made data, a CPU).
-"""
+"""Where a notebook finds its data and how big it runs: `paper` (the study's) or `demo` (made)."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from src.data.bigearthnet import EUROSAT_STRETCH, bigearthnet_store
+from src.data.bigearthnet import EUROSAT_STRETCH, Selection, bigearthnet_store
 from src.data.demo import make_demo
 from src.data.images import (
     ALLBANDS,
@@ -25,9 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]  # of the checkout: notebooks may be 
 
 @dataclass(frozen=True)
 class Profile:
-    """Folders and sizes. The layout under `data` is the same for made and for real data (see
-    SETUP.md).
-    """
+    """Folders and sizes. Made and real data have one layout under `data` (see SETUP.md)."""
 
     data: Path
     models: Path  # of this encoder: the checkpoints' names don't tell encoders apart
@@ -44,8 +40,7 @@ class Profile:
     probe_every: int  # epochs
 
     def bigearthnet(self, stretch: float = EUROSAT_STRETCH, bands: str = "rgb") -> PatchStore:
-        """The unlabelled patches of the official training split, of v1's folders or of its archive
-        as downloaded.
+        """Unlabelled patches of the official training split, of v1's folders or of its archive.
 
         Args:
             bands: "rgb" (uint8) or "all" (twelve, uint16).
@@ -53,25 +48,20 @@ class Profile:
         Raises:
             DataError: they aren't there.
         """
-        store = (
-            self.data
-            / "stores"
-            / f"bigearthnet_train_{bands}{f'_{stretch:g}' if bands == 'rgb' else ''}"
-        )
+        rendering = f"_{stretch:g}" if bands == "rgb" else ""
+        store = self.data / f"stores/bigearthnet_train_{bands}{rendering}"
         archive = self.data / "BigEarthNet-S2-v1.0.tar.gz"
         root = archive if archive.exists() else self.data / "BigEarthNet-v1.0"
-        return bigearthnet_store(root, store, self.data / "splits/train.csv", stretch, bands=bands)
+        selection = Selection(self.data / "splits/train.csv")
+        return bigearthnet_store(root, store, selection, bands=bands, stretch=stretch)
 
     def eurosat(self, seed: int = 0, bands: str = "rgb") -> tuple[PatchStore, Split]:
-        """EuroSAT in RGB or in twelve bands, and its 80/10/10 split. Raises DataError if it isn't
-        there.
-        """
+        """EuroSAT in RGB or twelve bands, and its 80/10/10 split. Raises DataError without it."""
+        folder, stores = self.data / "eurosat", self.data / "stores"
         if bands == "all":
-            store = eurosat_allbands_store(
-                self.data / "eurosat" / ALLBANDS, self.data / "stores/eurosat_all"
-            )
+            store = eurosat_allbands_store(folder / ALLBANDS, stores / "eurosat_all")
         else:
-            store = eurosat_store(self.data / "eurosat/2750", self.data / "stores/eurosat")
+            store = eurosat_store(folder / "2750", stores / "eurosat")
         return store, stratified_split(store, seed)
 
     def ucmerced(self, classes: tuple[str, ...] = STUDY_CLASSES) -> PatchStore:
@@ -82,8 +72,7 @@ class Profile:
     def unlabelled(
         self, source: str, stretch: float = EUROSAT_STRETCH, seed: int = 0, bands: str = "rgb"
     ) -> tuple[np.ndarray, dict]:
-        """Images to pretrain on, (N, H, W, 3) uint8, or with bands="all" (N, H, W, 12) uint16, and
-        what they are.
+        """Images to pretrain on, and their provenance: (N, H, W, 3) uint8 or twelve bands, uint16.
 
         Args:
             source: "bigearthnet", or "eurosat-train": EuroSAT's training images with their labels
@@ -91,18 +80,15 @@ class Profile:
         """
         if source == "bigearthnet":
             store = self.bigearthnet(stretch, bands)
-            return store.images, store.about
+            return store.images, store.provenance
         if source == "eurosat-train":
             store, split = self.eurosat(seed, bands)
-            return store.images[split.train], {
-                **store.about,
-                "subset": f"training split, seed {seed}, labels unused",
-            }
+            subset = f"training split, seed {seed}, labels unused"
+            return store.images[split.train], {**store.provenance, "subset": subset}
         raise ValueError(f"pretrain on 'bigearthnet' or 'eurosat-train', not {source!r}")
 
 
-# the demo's epochs: (long, short) pretraining, and the phases of fine-tuning; the two large
-# networks get fewer
+# the demo's epochs: (long, short) pretraining, and the phases of fine-tuning
 _DEMO_EPOCHS = {
     "custom_cnn": ((24, 8), (2, 2, 8)),
     "resnet50": ((4, 2), (1, 1, 3)),
@@ -123,39 +109,48 @@ def open_profile(
     """
     if encoder not in ENCODERS:
         raise ValueError(f"ENCODER must be one of {', '.join(ENCODERS)}, not {encoder!r}")
-    root = Path(workspace or ROOT)
-    own = "" if encoder == "custom_cnn" else encoder
-    if name == "paper":
-        return Profile(
-            data=root / "data",
-            models=root / "models" / own,
-            records=root / "models/records",
-            runs=root / "runs",
-            figures=root / "umap_visualizations",
-            scene=root / "data/scenes/real_cell",
-            epochs={"long": 300, "short": 50},
-            batch_size=64,
-            image_size=64,
-            phases=(10, 10, 80),
-            lr_finetune=1e-4,
-            mc_samples=50,
-            probe_every=5,
-        )
-    if name == "demo":
-        (long, short), phases = _DEMO_EPOCHS[encoder]
-        return Profile(
-            data=make_demo(root / "data/demo"),
-            models=root / "models/demo" / own,
-            records=root / "models/demo/records",
-            runs=root / "runs/demo",
-            figures=root / "umap_visualizations/demo",
-            scene=root / "data/demo/scenes/made_scene",
-            epochs={"long": long, "short": short},
-            batch_size=32,
-            image_size=32,
-            phases=phases,
-            lr_finetune=3e-4,
-            mc_samples=20,
-            probe_every=4,
-        )
-    raise ValueError(f"PROFILE must be 'paper' or 'demo', not {name!r}")
+    if name not in ("paper", "demo"):
+        raise ValueError(f"PROFILE must be 'paper' or 'demo', not {name!r}")
+    opened = _paper if name == "paper" else _demo
+    return opened(Path(workspace or ROOT), encoder)
+
+
+def _paper(root: Path, encoder: str) -> Profile:
+    return Profile(
+        data=root / "data",
+        models=root / "models" / _subfolder(encoder),
+        records=root / "models/records",
+        runs=root / "runs",
+        figures=root / "umap_visualizations",
+        scene=root / "data/scenes/real_cell",
+        epochs={"long": 300, "short": 50},
+        batch_size=64,
+        image_size=64,
+        phases=(10, 10, 80),
+        lr_finetune=1e-4,
+        mc_samples=50,
+        probe_every=5,
+    )
+
+
+def _demo(root: Path, encoder: str) -> Profile:
+    (long, short), phases = _DEMO_EPOCHS[encoder]
+    return Profile(
+        data=make_demo(root / "data/demo"),
+        models=root / "models/demo" / _subfolder(encoder),
+        records=root / "models/demo/records",
+        runs=root / "runs/demo",
+        figures=root / "umap_visualizations/demo",
+        scene=root / "data/demo/scenes/made_scene",
+        epochs={"long": long, "short": short},
+        batch_size=32,
+        image_size=32,
+        phases=phases,
+        lr_finetune=3e-4,
+        mc_samples=20,
+        probe_every=4,
+    )
+
+
+def _subfolder(encoder: str) -> str:
+    return "" if encoder == "custom_cnn" else encoder

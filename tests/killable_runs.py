@@ -1,6 +1,4 @@
-"""Trainings that tests start in other processes and kill; apart from the tests, so that a process
-starts in no time.
-"""
+"""Trainings that tests start in other processes and kill; apart, so that a process starts fast."""
 
 import multiprocessing
 import os
@@ -9,21 +7,21 @@ import time
 from pathlib import Path
 
 import numpy as np
-import src.loop
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from src import checkpoints
 from src.data.splits import Split
 from src.finetune import FinetuneConfig, finetune
 from src.pretrain import PretrainConfig, pretrain
+from src.runs import RunSettings
 from src.runs.runtime import pick
 
 # A forked child of pytest itself could wait for ever for a lock that some thread of pytest's held
 # at that moment.
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(
-    ["pytest", "src.pretrain", "src.finetune"]
-)  # not this file: tests/ is not on its path
+# not this file: tests/ is not on its path
+context.set_forkserver_preload(["pytest", "src.pretrain", "src.finetune"])
 
 LARGE = bool(os.environ.get("SOAK"))  # make soak: minutes, and the study's size of network input
 SIZE, IMAGES, BATCH, EPOCHS = (64, 240, 32, 12) if LARGE else (16, 60, 4, 8)
@@ -39,15 +37,8 @@ def train_simclr(out: Path, pause: float = 0.0, **saving) -> None:
         epochs=EPOCHS, batch_size=BATCH, image_size=SIZE, projection=(32, 16), seed=3
     )
     slowed(pause)
-    pretrain(
-        DATA,
-        config,
-        out,
-        runtime=pick("cpu", "float32"),
-        probe=accuracy_of_nothing,
-        probe_every=3,
-        **saving,
-    )
+    settings = RunSettings(runtime=pick("cpu", "float32"), **saving)
+    pretrain(DATA, config, out, settings=settings, probe=accuracy_of_nothing, probe_every=3)
 
 
 def train_classifier(out: Path, pause: float = 0.0, **saving) -> None:
@@ -56,8 +47,8 @@ def train_classifier(out: Path, pause: float = 0.0, **saving) -> None:
     phases = (EPOCHS // 4, EPOCHS // 4, EPOCHS // 2)
     config = FinetuneConfig(phases=phases, batch_size=BATCH, image_size=SIZE, seed=3)
     slowed(pause)
-    arguments = DATA, LABELS, Split(*THIRDS), ["a", "b", "c"], config, out
-    finetune(*arguments, runtime=pick("cpu", "float32"), **saving)
+    settings = RunSettings(runtime=pick("cpu", "float32"), **saving)
+    finetune(DATA, LABELS, Split(*THIRDS), ["a", "b", "c"], config, out, settings=settings)
 
 
 def accuracy_of_nothing(encoder: torch.nn.Module) -> float:
@@ -66,8 +57,8 @@ def accuracy_of_nothing(encoder: torch.nn.Module) -> float:
 
 def slowed(pause: float) -> None:
     """As on a slower machine: wait before each step, so that a kill finds one under way."""
-    rate = src.loop._rate
-    src.loop._rate = lambda *where: (time.sleep(pause), rate(*where))[1]
+    if pause:
+        register_optimizer_step_pre_hook(lambda *_: time.sleep(pause))
 
 
 def die_while_saving(train, out: Path, save: int) -> None:

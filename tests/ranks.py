@@ -6,16 +6,17 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-import src.pretrain
 from src.augmentations import SimCLRAugmentation
 from src.encoders import build_encoder, projection_head
 from src.losses import nt_xent
-from src.pretrain import PretrainConfig, pretrain
+from src.pretrain import Hooks, PretrainConfig, pretrain
+from src.runs import RunSettings
 from src.runs.distributed import (
     World,
     all_reduce_any,
@@ -93,7 +94,7 @@ def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
-def pretrained(out: Path, seed: int) -> dict[str, list]:
+def pretrained(out: Path, seed: int, loss=nt_xent) -> dict[str, list]:
     """The history of a run of src.pretrain of two epochs of three steps; goes on with it if it was
     begun.
 
@@ -110,22 +111,22 @@ def pretrained(out: Path, seed: int) -> dict[str, list]:
         seed=seed,
     )
     images = IMAGES.permute(0, 2, 3, 1).numpy()
-    return pretrain(
-        images, config, out, runtime=pick("cpu", "float32"), save_steps=1
-    ).history.to_dict("list")
+    settings = RunSettings(runtime=pick("cpu", "float32"), save_steps=1)
+    hooks = Hooks(loss=loss)
+    return pretrain(images, config, out, settings=settings, hooks=hooks).history.to_dict("list")
 
 
-def die_in_step(step: int, note: Path) -> None:
-    """Have this process killed in the loss of that step, as by the kernel that needs memory."""
-    loss, steps = src.pretrain.nt_xent, iter(range(step))
+def deadly(step: int, note: Path) -> Callable[..., Tensor]:
+    """A loss in whose step so many this process is killed, as by the kernel that needs memory."""
+    steps = iter(range(step))
 
-    def killed(*arguments) -> Tensor:
+    def loss(*arguments) -> Tensor:
         if next(steps, None) is None:
             note.write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
-        return loss(*arguments)
+        return nt_xent(*arguments)
 
-    src.pretrain.nt_xent = killed
+    return loss
 
 
 def written() -> set[str]:
@@ -153,9 +154,7 @@ def main(out: Path) -> None:
     done["written"] = sorted(names)
     torch.save(done, out / f"rank{world.rank}.pt")
     all_reduce_any(False, world)  # both have written
-    if world.rank == 1:
-        die_in_step(4, out / "killed")
-    pretrained(out, seed=2)
+    pretrained(out, seed=2, loss=deadly(4, out / "killed") if world.rank == 1 else nt_xent)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from src.augmentations import SimCLRAugmentation
 from src.data.demo import make_demo
 from src.errors import DataError
 from src.losses import nt_xent
-from src.pretrain import PretrainConfig, pretrain, shuffled
+from src.pretrain import Hooks, PretrainConfig, pretrain, shuffled
 from src.profiles import ROOT, open_profile
 from src.runs.distributed import World
 from src.runs.runtime import generator, pick
@@ -113,14 +113,8 @@ def test_pretraining_takes_another_loss_order_and_pairs(tmp_path):
         return torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 8, 8)
 
     config = PretrainConfig(epochs=2, batch_size=4, image_size=8, seed=5)
-    done = pretrain(
-        images,
-        config,
-        tmp_path,
-        order=order,
-        pairs=pairs,
-        loss=lambda i, j, t: (i * j).sum() * 0 + 7 * t,
-    )
+    hooks = Hooks(lambda i, j, t: (i * j).sum() * 0 + 7 * t, order, pairs)
+    done = pretrain(images, config, tmp_path, hooks=hooks)
     assert asked == [(8, 5, 1), (8, 5, 2)] and seen == 2 * [7, 6, 5, 4, 3, 2, 1, 0]
     assert done.history["loss"].iloc[1:].tolist() == [3.5, 3.5]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.data import batches as module
+from src.runs import batches as module
 from src.runs.batches import batches, to_device_if_it_fits
 
 CPU = torch.device("cpu")

@@ -9,14 +9,15 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-import src.loop
 import torch
 
 import src.pretrain
 from src import checkpoints
 from src.errors import CheckpointError
-from src.pretrain import PretrainConfig, pretrain, untrained
-from src.runs.loop import cosine
+from src.losses import nt_xent
+from src.pretrain import Hooks, PretrainConfig, pretrain, shuffled, untrained, views
+from src.runs import RunSettings
+from src.runs.loop import Schedule
 from src.runs.runtime import pick
 
 FLOAT32 = pick("cpu", "float32")
@@ -37,8 +38,16 @@ def textures(n, size=24, seed=0):
 IMAGES = textures(20)  # two batches of eight, and four images left over in every epoch
 
 
-def run(out, config=CONFIG, images=IMAGES, **arguments):
-    return pretrain(images, config, out, runtime=FLOAT32, **arguments)
+def run(out, config=CONFIG, images=IMAGES, probe=None, probe_every=5, hooks=Hooks(), **settings):
+    settings = RunSettings(runtime=FLOAT32, **settings)
+    return pretrain(
+        images, config, out, settings=settings, probe=probe, probe_every=probe_every, hooks=hooks
+    )
+
+
+def cosine(step, steps, lr):
+    """Learning rate of a step of a run of one epoch."""
+    return Schedule(1, steps, 8, lr).lr_at(1, step)
 
 
 def state_of(file, part="encoder"):
@@ -64,7 +73,7 @@ def done(tmp_path_factory):
     images = IMAGES.copy()
     out = tmp_path_factory.mktemp("models")
     return (
-        run(out, config, images, probe=probe, probe_every=2, data={"kind": "textures"}),
+        run(out, config, images, probe=probe, probe_every=2, provenance={"kind": "textures"}),
         out,
         images,
     )
@@ -157,16 +166,11 @@ def test_the_encoder_handed_back_is_the_best_epochs_in_eval_mode(done):
     assert not any(module.training for module in result.encoder.modules())
 
 
-def test_best_is_the_epoch_of_the_lowest_loss_not_the_last(tmp_path, monkeypatch):
-    losses, epochs = (
-        iter([3.0, 3.0, 1.0, 1.0, 2.0, 2.0]),
-        [],
-    )  # two steps an epoch: epoch 2 is the best
-    real = src.pretrain.nt_xent
-    monkeypatch.setattr(src.pretrain, "nt_xent", lambda *args: 0 * real(*args) + next(losses))
-    result = run(
-        tmp_path, probe=lambda e: epochs.append(checkpoints.clean_state(e)) or 0.0, probe_every=1
-    )
+def test_best_is_the_epoch_of_the_lowest_loss_not_the_last(tmp_path):
+    losses, epochs = iter([3.0, 3.0, 1.0, 1.0, 2.0, 2.0]), []  # two steps an epoch: 2 is the best
+    hooks = Hooks(loss=lambda *args: 0 * nt_xent(*args) + next(losses))
+    probe = lambda e: epochs.append(checkpoints.clean_state(e)) or 0.0  # noqa: E731
+    result = run(tmp_path, probe=probe, probe_every=1, hooks=hooks)
     assert checkpoints.load(result.checkpoint)[1]["epoch"] == 2
     assert equal(result.encoder.state_dict(), epochs[2]) and not equal(epochs[2], epochs[3])
     assert "_Loss1_0000_" in result.checkpoint.name
@@ -200,15 +204,13 @@ def test_every_epoch_takes_every_image_at_most_once_in_another_order(tmp_path, m
     )  # what one epoch leaves over is not left over for good
 
 
-def test_the_two_views_of_a_step_differ_and_no_step_repeats_them(tmp_path, monkeypatch):
-    pairs, real = [], src.pretrain.views
-    monkeypatch.setattr(src.pretrain, "views", lambda *args: pairs.append(real(*args)) or pairs[-1])
-    run(
-        tmp_path, images=np.repeat(IMAGES[:1], 20, axis=0)
-    )  # one image: only the augmentation can differ
-    views = [view for pair in pairs for view in pair]
-    assert len(views) == 12
-    assert all(not torch.equal(a, b) for n, a in enumerate(views) for b in views[:n])
+def test_the_two_views_of_a_step_differ_and_no_step_repeats_them(tmp_path):
+    pairs, one_image = [], np.repeat(IMAGES[:1], 20, axis=0)  # only the augmentation can differ
+    hooks = Hooks(pairs=lambda *args: pairs.append(views(*args)) or pairs[-1])
+    run(tmp_path, images=one_image, hooks=hooks)
+    seen = [view for pair in pairs for view in pair]
+    assert len(seen) == 12
+    assert all(not torch.equal(a, b) for n, a in enumerate(seen) for b in seen[:n])
 
 
 # Repeatable
@@ -231,25 +233,24 @@ def test_untrained_follows_from_the_seed_alone():
     assert not equal(untrained(replace(CONFIG, seed=2)).state_dict(), first.state_dict())
 
 
-def stop_after(monkeypatch, epoch):
-    """End the run as a kill would, after this epoch."""
-    real = src.loop._epoch
+def stopped_after(last):
+    """Hooks that end the run as a kill would, after this epoch."""
 
-    def one_epoch(run, training, progress, bar):
-        if progress.epoch > epoch:
+    def order(count, seed, epoch):
+        if epoch > last:
             raise KeyboardInterrupt
-        return real(run, training, progress, bar)
+        return shuffled(count, seed, epoch)
 
-    monkeypatch.setattr(src.loop, "_epoch", one_epoch)
+    return Hooks(order=order)
 
 
 @pytest.mark.parametrize("augmentation", [{}, {"scale": (0.5, 1.0)}], ids=["defaults", "changed"])
-def test_resuming_goes_on_after_the_last_state_saved(tmp_path, monkeypatch, augmentation):
-    config = replace(CONFIG, augmentation=augmentation)
-    whole = run(tmp_path / "whole", config, probe=lambda e: 0.5, probe_every=1)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, 2)
-        run(tmp_path / "killed", config, probe=lambda e: 0.5, probe_every=1, save_minutes=0)
+def test_resuming_goes_on_after_the_last_state_saved(tmp_path, augmentation):
+    config, probing = replace(CONFIG, augmentation=augmentation), {"probe_every": 1}
+    whole = run(tmp_path / "whole", config, probe=lambda e: 0.5, **probing)
+    with pytest.raises(KeyboardInterrupt):
+        stop = stopped_after(2)
+        run(tmp_path / "killed", config, probe=lambda e: 0.5, hooks=stop, save_minutes=0, **probing)
     probed = []
     resumed = run(
         tmp_path / "killed", config, probe=lambda e: probed.append(e) or 0.5, probe_every=1
@@ -260,10 +261,9 @@ def test_resuming_goes_on_after_the_last_state_saved(tmp_path, monkeypatch, augm
     assert resumed.history["knn"].tolist() == [0.5] * 4
 
 
-def test_a_finished_run_is_handed_back_as_it_is(tmp_path, monkeypatch, capsys):
+def test_a_finished_run_is_handed_back_as_it_is(tmp_path, capsys):
     first = run(tmp_path)
-    stop_after(monkeypatch, 0)
-    again = run(tmp_path)
+    again = run(tmp_path, hooks=stopped_after(0))
     assert equal(again.encoder.state_dict(), first.encoder.state_dict())
     assert again.history.equals(first.history) and again.checkpoint == first.checkpoint
     assert "finished already" in capsys.readouterr().out
@@ -278,12 +278,10 @@ def test_a_finished_run_whose_checkpoint_was_deleted_writes_it_again(tmp_path):
     )
 
 
-def test_without_resume_a_saved_run_is_not_continued(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, 2)
-        run(
-            tmp_path / "a", replace(CONFIG, lr=0.1), save_minutes=0
-        )  # another run: continuing it would be refused
+def test_without_resume_a_saved_run_is_not_continued(tmp_path):
+    other = replace(CONFIG, lr=0.1)  # continuing it would be refused
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "a", other, hooks=stopped_after(2), save_minutes=0)
     again = run(tmp_path / "a", resume=False)
     assert equal(again.encoder.state_dict(), run(tmp_path / "b").encoder.state_dict())
 
@@ -297,12 +295,9 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_an_unfinished_run_of_another_config_is_not_resumed_unless_forced(
-    tmp_path, monkeypatch, change
-):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, 1)
-        run(tmp_path, save_minutes=0)
+def test_an_unfinished_run_of_another_config_is_not_resumed_unless_forced(tmp_path, change):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, hooks=stopped_after(1), save_minutes=0)
     changed = replace(CONFIG, **change)
     with pytest.raises(
         CheckpointError, match=rf"another config or other data \(was, now\).*{next(iter(change))}"
@@ -316,10 +311,9 @@ def test_an_unfinished_run_of_another_config_is_not_resumed_unless_forced(
         assert next(iter(change)) in checkpoints.load(result.checkpoint)[1]["forced"][0]
 
 
-def test_an_unfinished_run_is_not_continued_on_other_images(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, 1)
-        run(tmp_path, save_minutes=0)
+def test_an_unfinished_run_is_not_continued_on_other_images(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, hooks=stopped_after(1), save_minutes=0)
     with pytest.raises(CheckpointError, match=r"other data \(was, now\).*images"):
         run(tmp_path, images=textures(20, seed=5))
 
@@ -338,21 +332,18 @@ def test_a_finished_run_of_another_config_makes_room_for_a_new_one_and_keeps_its
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_last_good_checkpoint(
-    tmp_path, monkeypatch, value
+    tmp_path, value
 ):
-    calls, real = [], src.pretrain.nt_xent
+    calls = []
 
     def breaking(*args):
         calls.append(None)
-        return real(*args) * (
-            value if len(calls) == 3 else 1
-        )  # the first step of epoch 2, and only that one
+        return nt_xent(*args) * (value if len(calls) == 3 else 1)  # the first step of epoch 2 alone
 
-    monkeypatch.setattr(src.pretrain, "nt_xent", breaking)
     with pytest.raises(
         FloatingPointError, match=r"loss of epoch 2 is (nan|inf).*lower learning rate than 0\.001"
     ):
-        run(tmp_path, save_minutes=0)
+        run(tmp_path, hooks=Hooks(loss=breaking), save_minutes=0)
     (last,) = tmp_path.rglob("last.pth")
     state, about = checkpoints.load(last)
     assert (about["epoch"], about["step"]) == (2, 0) and len(about["history"]) == 2  # rows 0 and 1

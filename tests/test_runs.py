@@ -18,24 +18,32 @@ import pytest
 import torch
 
 import src.runs.run
-from src.runs.distributed import World
+import src.runs.states
 from src import checkpoints
 from src.data.store import PatchStore
 from src.errors import CheckpointError
-from src.pretrain import PretrainConfig, pretrain
-from src.runs.listing import table
-from src.runs.run import Stopped
+from src.losses import nt_xent
+from src.pretrain import Hooks, PretrainConfig, pretrain
+from src.runs import Run, RunSettings, Stopped, table
+from src.runs.distributed import World
 from src.runs.runtime import pick
 
 TRAININGS = [killable_runs.train_simclr, killable_runs.train_classifier]
 TIMES = ["images_per_s", "data_share", "seconds"]  # of a history: all that may differ
-CONFIG = PretrainConfig(
-    epochs=3, batch_size=15, image_size=16, projection=(32, 16), seed=1
-)  # four steps an epoch
+# four steps an epoch
+CONFIG = PretrainConfig(epochs=3, batch_size=15, image_size=16, projection=(32, 16), seed=1)
 
 
-def run(out, config=CONFIG, **arguments):
-    return pretrain(killable_runs.DATA, config, out, runtime=pick("cpu", "float32"), **arguments)
+def run(out, config=CONFIG, probe=None, loss=nt_xent, **settings):
+    return pretrain(
+        killable_runs.DATA,
+        config,
+        out,
+        settings=RunSettings(runtime=pick("cpu", "float32"), **settings),
+        probe=probe,
+        probe_every=1,
+        hooks=Hooks(loss=loss),
+    )
 
 
 def outcome(out):
@@ -92,14 +100,11 @@ def where(out):
 
 
 @pytest.mark.parametrize("train", TRAININGS)
-def test_twenty_kills_at_random_moments_change_not_one_bit(train, whole, tmp_path):
+def test_kills_at_random_moments_change_not_one_bit(train, whole, tmp_path):
     rng, reached = random.Random(5), []
-    for kill in range(20):
+    for kill in range(20 if killable_runs.LARGE else 5):
         process = killable_runs.start(train, tmp_path, pause=0.02, save_steps=1)
-        while where(tmp_path) in (
-            None,
-            *reached[-1:],
-        ):  # it got a little further than the life before
+        while where(tmp_path) in (None, *reached[-1:]):  # it gets a little further than before
             assert process.exitcode is None, f"it was done after {kill} kills: nothing more to kill"
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.05))
@@ -107,9 +112,8 @@ def test_twenty_kills_at_random_moments_change_not_one_bit(train, whole, tmp_pat
         process.kill()
         process.join()
         reached.append(where(tmp_path))
-    assert reached == sorted(set(reached)) and any(
-        step for _, step in reached
-    )  # on and on, from within epochs too
+    # on and on, from within epochs too
+    assert reached == sorted(set(reached)) and any(step for _, step in reached)
     process = killable_runs.start(train, tmp_path)
     process.join()
     assert process.exitcode == 0
@@ -178,21 +182,17 @@ def test_sigterm_saves_and_ends_the_command_line_and_the_same_command_goes_on(
     assert done["epoch"].tolist() == list(range(10))
 
 
-def test_a_signal_in_a_notebook_raises_after_saving_and_the_handlers_are_put_back(
-    tmp_path, monkeypatch
-):
-    before = signal.getsignal(signal.SIGINT)
-    losses, real = iter(range(100)), src.pretrain.nt_xent
+def test_a_signal_in_a_notebook_raises_after_saving_and_the_handlers_are_put_back(tmp_path):
+    before, steps = signal.getsignal(signal.SIGINT), iter(range(100))
 
     def interrupted(*args):
-        if next(losses) == 7:
+        if next(steps) == 7:
             signal.raise_signal(signal.SIGINT)
-        return real(*args)
+        return nt_xent(*args)
 
     whole = run(tmp_path / "whole")
-    monkeypatch.setattr(src.pretrain, "nt_xent", interrupted)
     with pytest.raises(Stopped, match=r"stopped by SIGINT; saved in .*last.pth"):
-        run(tmp_path / "stopped")
+        run(tmp_path / "stopped", loss=interrupted)
     assert signal.getsignal(signal.SIGINT) is before
     assert where(tmp_path / "stopped") == (2, 4)  # the eighth step of 3 × 4
     resumed = run(tmp_path / "stopped")
@@ -200,10 +200,8 @@ def test_a_signal_in_a_notebook_raises_after_saving_and_the_handlers_are_put_bac
 
 
 def test_a_save_is_due_by_the_clock_too(tmp_path, monkeypatch):
-    saves, save = [], src.runs.run.Run.save
-    monkeypatch.setattr(
-        src.runs.run.Run, "save", lambda *args: (saves.append(args[3]["step"]), save(*args))
-    )
+    saves, save = [], Run.save
+    monkeypatch.setattr(Run, "save", lambda *args: (saves.append(args[3]["step"]), save(*args)))
     clock = iter(range(0, 100_000, 100))  # every look at the clock is 100 seconds after the last
     monkeypatch.setattr(src.runs.run.time, "monotonic", lambda: next(clock))
     run(tmp_path, save_minutes=5)
@@ -211,7 +209,7 @@ def test_a_save_is_due_by_the_clock_too(tmp_path, monkeypatch):
 
 
 def test_a_process_that_does_not_write_is_not_late_for_ever(tmp_path):
-    with src.runs.run.Run(tmp_path, {}, save_steps=2, world=World(1, 2)) as second:
+    with Run(tmp_path, {}, RunSettings(save_steps=2), World(1, 2)) as second:
         assert [second.due() for _ in range(6)] == [False, True] * 3
 
 
@@ -238,7 +236,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_error_and_room_lets_it_go_on
                     resource.setrlimit(resource.RLIMIT_FSIZE, (biggest // 2, hard))
                 return 0.0
 
-            run(tmp_path / "full", save_minutes=0, probe=fill, probe_every=1)
+            run(tmp_path / "full", save_minutes=0, probe=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
@@ -248,35 +246,36 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_error_and_room_lets_it_go_on
 
 
 def test_a_run_that_will_not_fit_on_the_disk_is_refused_before_it_starts(tmp_path, monkeypatch):
-    usage = src.runs.run.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(
-        src.runs.run.shutil, "disk_usage", lambda folder: usage._replace(free=10_000_000)
-    )
+    disk_of(monkeypatch, free=10_000_000)
     with pytest.raises(
         CheckpointError, match=r"checkpoints need 0\.06 GB, free are 0\.01 GB. Make room there"
     ):
         run(tmp_path)
 
 
-def stopped_after_two_saves(out, monkeypatch):
-    calls, real = iter(range(100)), src.pretrain.nt_xent
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(
-            src.pretrain, "nt_xent", lambda *args: stop() if next(calls) == 7 else real(*args)
-        )
-        run(out, save_steps=2)
+def disk_of(monkeypatch, free):
+    """A disk with so many bytes left."""
+    usage = src.runs.states.shutil.disk_usage(".")._replace(free=free)
+    monkeypatch.setattr(src.runs.states.shutil, "disk_usage", lambda folder: usage)
+
+
+def stopped_after_two_saves(out):
+    calls = iter(range(100))
+    with pytest.raises(KeyboardInterrupt):
+        loss = lambda *args: stop() if next(calls) == 7 else nt_xent(*args)  # noqa: E731
+        run(out, save_steps=2, loss=loss)
     (last,) = out.rglob("last.pth")
     assert last.with_name("previous.pth").exists()
     return last
 
 
-def stop():
+def stop(*_):
     raise KeyboardInterrupt
 
 
-def test_a_corrupt_state_is_told_and_the_one_before_it_is_used(tmp_path, monkeypatch):
+def test_a_corrupt_state_is_told_and_the_one_before_it_is_used(tmp_path):
     whole = run(tmp_path / "whole")
-    last = stopped_after_two_saves(tmp_path / "hurt", monkeypatch)
+    last = stopped_after_two_saves(tmp_path / "hurt")
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
@@ -287,8 +286,8 @@ def test_a_corrupt_state_is_told_and_the_one_before_it_is_used(tmp_path, monkeyp
     assert resumed.history["loss"][1:].tolist() == whole.history["loss"][1:].tolist()
 
 
-def test_two_corrupt_states_are_an_error_and_not_a_new_start(tmp_path, monkeypatch):
-    last = stopped_after_two_saves(tmp_path, monkeypatch)
+def test_two_corrupt_states_are_an_error_and_not_a_new_start(tmp_path):
+    last = stopped_after_two_saves(tmp_path)
     for file in (last, last.with_name("previous.pth")):
         file.write_bytes(file.read_bytes()[:1000])
     with (
@@ -300,7 +299,7 @@ def test_two_corrupt_states_are_an_error_and_not_a_new_start(tmp_path, monkeypat
 
 def test_a_state_that_is_not_whole_never_takes_the_place_of_the_good_one(tmp_path, monkeypatch):
     whole = run(tmp_path / "whole")
-    last = stopped_after_two_saves(tmp_path / "hurt", monkeypatch)
+    last = stopped_after_two_saves(tmp_path / "hurt")
     last.write_bytes(last.read_bytes()[:1000])
     with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="pulled out"):
         patch.setattr(checkpoints.torch, "save", pulled_out)  # at the first save of the life after
@@ -318,22 +317,17 @@ def pulled_out(*args):
 @pytest.mark.parametrize(
     "again", [{"resume": False}, {"config": replace(CONFIG, batch_size=20)}], ids=["anew", "other"]
 )
-def test_a_run_begun_anew_that_dies_at_once_leaves_nothing_of_the_old_one(
-    again, tmp_path, monkeypatch
-):
+def test_a_run_begun_anew_that_dies_at_once_leaves_nothing_of_the_old_one(again, tmp_path):
     first = run(tmp_path)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(src.pretrain, "nt_xent", lambda *args: stop())
-        run(tmp_path, **again)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, loss=stop, **again)
     assert {file.name for file in (tmp_path / "runs/custom_cnn_3ep_seed1").iterdir()} == {
         "lock",
         "run.json",
     }
-    steps, real = [], src.pretrain.nt_xent
-    monkeypatch.setattr(src.pretrain, "nt_xent", lambda *args: steps.append(1) or real(*args))
-    assert (
-        len(run(tmp_path).history) == 4 and len(steps) == 12
-    )  # all of it, and not the old run's end
+    steps = []
+    again = run(tmp_path, loss=lambda *args: steps.append(1) or nt_xent(*args))
+    assert len(again.history) == 4 and len(steps) == 12  # all of it, and not the old run's end
     assert first.checkpoint.is_file()
 
 
@@ -346,19 +340,14 @@ def test_the_short_name_is_that_of_the_run_asked_for_last(tmp_path):
 
 
 def test_room_is_asked_for_what_is_still_to_be_written(tmp_path, monkeypatch):
-    stopped_after_two_saves(tmp_path, monkeypatch)
-    usage, partial = (
-        src.runs.run.shutil.disk_usage(tmp_path),
-        tmp_path / "runs/custom_cnn_3ep_seed1/.last.pth.partial-1",
-    )
-    monkeypatch.setattr(
-        src.runs.run.shutil, "disk_usage", lambda folder: usage._replace(free=45_000_000)
-    )
+    stopped_after_two_saves(tmp_path)
+    partial = tmp_path / "runs/custom_cnn_3ep_seed1/.last.pth.partial-1"
+    disk_of(monkeypatch, free=45_000_000)
     partial.write_bytes(b"a save that was killed")
     with pytest.raises(CheckpointError, match=r"checkpoints need 0\.06 GB"):
         run(tmp_path / "new")
     run(tmp_path)  # two of its three states are there
-    monkeypatch.setattr(src.runs.run.shutil, "disk_usage", lambda folder: usage._replace(free=0))
+    disk_of(monkeypatch, free=0)
     run(tmp_path)  # it is finished: nothing is written
     assert not partial.exists()
 
@@ -368,13 +357,13 @@ def test_room_is_asked_for_what_is_still_to_be_written(tmp_path, monkeypatch):
 
 def test_two_processes_do_not_train_one_run(tmp_path):
     refused = pytest.raises(CheckpointError, match="another process is training this run")
-    with src.runs.run.Run(tmp_path / "runs/custom_cnn_3ep_seed1", {}), refused:
+    with Run(tmp_path / "runs/custom_cnn_3ep_seed1", {}), refused:
         run(tmp_path)
     run(tmp_path)  # the lock goes with its holder
 
 
 def test_going_on_in_another_environment_is_said(tmp_path, monkeypatch):
-    stopped_after_two_saves(tmp_path, monkeypatch)
+    stopped_after_two_saves(tmp_path)
     record = src.pretrain.record
     monkeypatch.setattr(
         src.pretrain, "record", lambda runtime: {**record(runtime), "torch": "9.9", "date": "today"}

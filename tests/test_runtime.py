@@ -90,8 +90,8 @@ def test_pick_chooses_by_itself():
     [(False, False, torch.float32), (True, False, torch.bfloat16), (False, True, torch.bfloat16)],
 )
 def test_cpu_gets_bfloat16_only_where_it_multiplies_it_natively(monkeypatch, amx, avx512, dtype):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    capabilities = {"amx_tile": amx, "avx512_bf16": avx512}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert pick("cpu").dtype == dtype
 
 

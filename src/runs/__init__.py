@@ -1,11 +1,11 @@
 """A training run: what it runs on, the folder it survives in, its loop, its processes.
 
-`run` is the folder, `loop` the steps that resume, `batches` what they are fed, `distributed`
-several processes, `runtime` device, precision and random numbers.
+`run` is the folder, `states` what is saved in it, `loop` the steps that resume, `batches` what they
+are fed, `distributed` several processes, `runtime` device, precision and random numbers.
 """
 
 from src.runs.fingerprints import fingerprint, weights_fingerprint
 from src.runs.listing import table
-from src.runs.run import RESUME, Run, Stopped
+from src.runs.run import RESUME, Run, RunSettings, Stopped
 
-__all__ = ["RESUME", "Run", "Stopped", "fingerprint", "table", "weights_fingerprint"]
+__all__ = ["RESUME", "Run", "RunSettings", "Stopped", "fingerprint", "table", "weights_fingerprint"]

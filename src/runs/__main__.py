@@ -8,6 +8,7 @@ from src.runs.listing import table
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(
         prog="python -m src.runs", description="List the runs below a folder."
     )

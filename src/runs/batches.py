@@ -1,6 +1,4 @@
-"""Batches on the device: out of memory there when the data fits into it, else streamed in beside
-the computation.
-"""
+"""Batches on the device: from its own memory if the data fits, else streamed in as it computes."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,9 +13,7 @@ SHARE = 0.5  # of the device's free memory that data may take; the rest is the n
 
 
 def to_device_if_it_fits(images: np.ndarray, device: torch.device, share: float = SHARE) -> Tensor:
-    """(N, H, W, C) as one tensor: on the GPU if it takes less than `share` of what is free there,
-    else where it is.
-    """
+    """(N, H, W, C) as one tensor: on the GPU if it takes less than `share` of its free memory."""
     tensor = torch.as_tensor(images)
     if device.type == "cuda" and tensor.nbytes < share * torch.cuda.mem_get_info(device)[0]:
         return tensor.to(device)
@@ -27,8 +23,7 @@ def to_device_if_it_fits(images: np.ndarray, device: torch.device, share: float 
 def batches(
     images: Tensor, rows_S_n: Tensor, device: torch.device, stream: bool | None = None
 ) -> Iterator[Tensor]:
-    """The images of each step, (n, C, H, W) on the device: the same ones in the same order,
-    resident or streamed.
+    """The images of each step, (n, C, H, W) on the device; the same ones wherever they lie.
 
     Args:
         images: (N, H, W, C) as `to_device_if_it_fits` gives it.
@@ -70,7 +65,6 @@ def _streamed(images: Tensor, rows_S_n: Tensor, device: torch.device) -> Iterato
             if following is not None:
                 coming = pool.submit(load, following)
             if cuda:
-                block.record_stream(
-                    torch.cuda.current_stream(device)
-                )  # made on one stream, used on another
+                # made on one stream, used on another
+                block.record_stream(torch.cuda.current_stream(device))
             yield from block

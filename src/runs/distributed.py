@@ -1,5 +1,4 @@
-"""Several processes, one run: every rank takes its share of each batch, and they compute what one
-process would.
+"""Several processes, one run: every rank takes its shard of a batch; they compute what one would.
 
 The rule everywhere: each rank's loss is the loss of the *whole* batch, a gradient that crosses
 ranks is summed over them, and DistributedDataParallel takes the mean over ranks of the weights'
@@ -30,6 +29,9 @@ class World:
         return self.rank == 0
 
 
+ALONE = World()
+
+
 def init_distributed(device: torch.device | None = None) -> World:
     """Meet the processes that `accelerate launch` or `torchrun` started together with this one.
 
@@ -50,11 +52,8 @@ def init_distributed(device: torch.device | None = None) -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     # `accelerate launch --cpu --num_processes 2` without mpirun starts one process and says nothing
     # (accelerate #2741)
-    if (
-        "WORLD_SIZE" not in os.environ
-        and "ACCELERATE_USE_CPU" in os.environ
-        and "MASTER_ADDR" in os.environ
-    ):
+    one_of_several = "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ
+    if one_of_several and "WORLD_SIZE" not in os.environ:
         raise ValueError(
             "accelerate launch --cpu started one process where several were asked for: it starts"
             " more through mpirun only. Use `accelerate launch --multi_gpu --num_processes 2 …` (it"
@@ -120,30 +119,27 @@ def gather(z: Tensor, world: World) -> Tensor:
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """Batch norm over the rows of all ranks, on any device: takes the place of a BatchNorm1d or 2d,
-    keys and all.
+    """Batch norm over the rows of all ranks: takes the place of a BatchNorm1d or 2d, keys and all.
 
     `torch.nn.SyncBatchNorm` does the same faster, but on GPUs only. In eval mode it is the batch
     norm it replaced.
     """
 
     def __init__(self, local: _BatchNorm, world: World) -> None:
-        self.__dict__ = {
-            **local.__dict__,
-            "world": world,
-        }  # the very same parameters, buffers and settings
+        # the very same parameters, buffers and settings
+        self.__dict__ = {**local.__dict__, "world": world}
 
     def _check_input_dim(self, x: Tensor) -> None:
         if x.dim() not in (2, 4):
             raise ValueError(f"expected (N, C) or (N, C, H, W), got {tuple(x.shape)}")
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, C) or (n, C, H, W) of this rank, normalised over the whole batch."""
         if not self.training:
             return super().forward(x)
         self._check_input_dim(x)
-        rows = (
-            x.to(torch.promote_types(x.dtype, torch.float32)).transpose(0, 1).flatten(1)
-        )  # (C, everything else)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        rows = wide.transpose(0, 1).flatten(1)  # (C, everything else)
         local = torch.stack([rows.mean(1), rows.var(1, unbiased=False)])
         means, variances = gather(local[None], self.world).unbind(1)  # (size, C) each
         # ranks hold equally many rows, so this is the law of total variance
@@ -158,35 +154,29 @@ class GlobalBatchNorm(_BatchNorm):
     def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(
-            var * count / (count - 1), self.momentum
-        )  # unbiased, as BatchNorm keeps it
+        unbiased = var * count / (count - 1)  # as BatchNorm keeps it
+        self.running_var.lerp_(unbiased, self.momentum)
 
 
 def sync_batch_norm(model: nn.Module, world: World) -> nn.Module:
-    """Make the model's batch norms see the whole batch; same parameters, same state-dict keys.
-    Changes it in place.
+    """Make the model's batch norms see the whole batch, in place; parameters and keys stay.
 
-    Without it every rank would normalise by its own share: another model than one process trains,
-    and one in which NT-Xent can tell partners by the share they were normalised in.
+    Without it every rank would normalise by its own shard: another model than one process trains,
+    and one in which NT-Xent can tell partners by the shard they were normalised in.
     """
     if world.size == 1:
         return model
     if isinstance(model, _BatchNorm):
-        on_gpu = model.running_mean.is_cuda
-        return (
-            nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            if on_gpu
-            else GlobalBatchNorm(model, world)
-        )
+        if model.running_mean.is_cuda:
+            return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return GlobalBatchNorm(model, world)
     for name, child in model.named_children():
         model.add_module(name, sync_batch_norm(child, world))
     return model
 
 
 def wrap_ddp(model: nn.Module, world: World) -> nn.Module:
-    """The model as its training step calls it: gradients come out averaged over ranks, weights
-    start as rank 0's.
+    """The model as a training step calls it: gradients averaged over ranks, rank 0's weights.
 
     Call it after `.to(device, memory_format)`, and after deciding what is frozen: both are read
     here. Save, load and probe the model itself, not what this returns, whose keys begin with

@@ -17,9 +17,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
 
 
 def weights_fingerprint(module: nn.Module) -> str:
-    """A short name for a module's weights: two runs that start from different ones are different
-    runs.
-    """
+    """A short name for a module's weights: runs that start from others are other runs."""
     digest = hashlib.sha256()
     for tensor in module.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -1,47 +1,45 @@
 """The runs below a folder, as a table."""
 
-import fcntl
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
+
+MEASURED = ("loss", "knn", "val_accuracy")
 
 
 def table(folder: Path) -> pd.DataFrame:
     """One row for every run below a folder, newest first."""
-    rows = []
-    for file in folder.rglob("run.json"):
-        run = json.loads(file.read_text())
-        config, versions = run.get("config", {}), run.get("versions", {})
-        measured = {
-            k: v
-            for k, v in (run.get("metrics") or {}).items()
-            if k in ("loss", "knn", "val_accuracy")
-        }
-        rows.append(
-            {
-                "run": str(file.parent.relative_to(folder)),
-                "kind": run.get("kind"),
-                "encoder": config.get("encoder"),
-                "status": _status(run["status"], file.parent / "lock"),
-                "epoch": run.get("epoch"),
-                "epochs": config.get("epochs") or sum(config.get("phases", [])),
-                **measured,
-                "hardware": versions.get("hardware"),
-                "commit": versions.get("commit"),
-                "updated": run["updated"],
-            }
-        )
+    rows = [_row(file, folder) for file in folder.rglob("run.json")]
     return pd.DataFrame(rows).sort_values("updated", ascending=False) if rows else pd.DataFrame()
+
+
+def _row(file: Path, folder: Path) -> dict[str, Any]:
+    run = json.loads(file.read_text())
+    config, versions = run.get("config", {}), run.get("versions", {})
+    metrics = run.get("metrics") or {}
+    return {
+        "run": str(file.parent.relative_to(folder)),
+        "kind": run.get("kind"),
+        "encoder": config.get("encoder"),
+        "status": _status(run["status"], file.parent / "lock"),
+        "epoch": run.get("epoch"),
+        "epochs": config.get("epochs") or sum(config.get("phases", [])),
+        **{key: value for key, value in metrics.items() if key in MEASURED},
+        "hardware": versions.get("hardware"),
+        "commit": versions.get("commit"),
+        "updated": run["updated"],
+    }
 
 
 def _status(noted: str, lock: Path) -> str:
     """A run that was killed could not note it: it says "running", but nobody holds its lock."""
     if noted != "running" or not lock.exists():
         return noted
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return noted
-    return "killed"
+    try:
+        with FileLock(lock, timeout=0):
+            return "killed"
+    except Timeout:
+        return noted

@@ -1,24 +1,52 @@
-"""The loop that pretraining and fine-tuning share: steps, epochs, the best of them, and going on
-after a stop.
+"""Steps and epochs of a run: `pretrain` and `finetune` write their loop, this resumes and saves it.
 
-Everything a step does is a function of (seed, epoch, step), so a run that goes on in the middle of
-an epoch ends with the same weights, bit for bit, as one that was never stopped.
+    loop = Loop(run, {"encoder": encoder}, optimizer, schedule, monitor="val_accuracy", mode="max")
+    for epoch in loop.epochs(resume):
+        for step, batch in loop.steps(batches(…)):
+            loop.update(loss_of(batch))
+        loop.end_epoch(val_accuracy=…)
+    checkpoint = loop.publish(path, metrics)
+
+Everything a step does must be a function of (seed, epoch, step): then a run that goes on in the
+middle of an epoch ends with the same weights, bit for bit, as one that was never stopped.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from src import checkpoints
+from src.runs.distributed import all_reduce_any
 from src.runs.run import Run
 
 Row = dict[str, Any]  # of the history: one epoch
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a run is, and its learning rate: a pure function of the step."""
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int  # images a step
+    lr: float  # at the first step; falls to 0 along a cosine
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def lr_at(self, epoch: int, step: int) -> float:
+        """Learning rate of a step (from 0) of an epoch (from 1)."""
+        done = (epoch - 1) * self.steps_per_epoch + step
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done / self.steps))
 
 
 @dataclass
@@ -27,9 +55,7 @@ class Progress:
 
     history: list[Row]
     best: Row | None = None  # the row of the best epoch
-    best_state: dict[str, dict[str, Tensor]] = field(
-        default_factory=dict
-    )  # and its weights, by part
+    best_state: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # its weights, by part
     epoch: int = 1  # under way
     step: int = 0  # of that epoch, done
     losses: list[Tensor] = field(default_factory=list)  # of those steps
@@ -37,165 +63,168 @@ class Progress:
     waited: float = 0.0  # of that, for data
 
 
-@dataclass(frozen=True)
-class Training:
-    """What a kind of training must say of itself for `train`."""
+@dataclass
+class Loop:
+    """The steps of one run, from its start or from what `run` has saved."""
 
+    run: Run
     parts: dict[str, nn.Module]  # what a state consists of
     optimizer: torch.optim.Optimizer
-    epochs: int
-    steps: int  # in an epoch
-    images: int  # in a step
-    lr: float  # at the first step; falls to 0 along a cosine
-    batches: Callable[
-        [int, int], Iterable[Any]
-    ]  # (epoch, first step) → what `loss` takes, step by step
-    loss: Callable[[int, int, Any], Tensor]  # (epoch, step, batch) → scalar
-    judge: Callable[[int, Row], Row]  # (epoch, row) → more columns
-    badness: Callable[[Row], float]  # the best epoch has the least
-    advice: str  # when the loss is not finite
-    rate: tuple[str, int] = (
-        "images/s",
-        1,
-    )  # for the epoch's line: unit, and how many an image makes
+    schedule: Schedule
+    monitor: str  # column of the history by which the best epoch is chosen
+    mode: Literal["min", "max"] = "min"  # whether the best has the least of it or the most
+    views: int = 1  # of an image in a step; two or more are counted in place of images
+    progress: Progress = field(init=False)
 
+    def epochs(self, resume: str | bool, first: Callable[[], Row] | None = None) -> Iterator[int]:
+        """Numbers of the epochs left, from 1; `first` makes the history's row 0, before training.
 
-def cosine(step: int, steps: int, lr: float) -> float:
-    """Learning rate at a step (0 ≤ step < steps): lr at the first, towards 0 at the last."""
-    return lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        Raises:
+            CheckpointError: see `Run.resume` and `Run.save`.
+        """
+        saved = self.run.resume(resume)
+        if self.run.checkpoint is None:  # a finished run is only read
+            weights = (p for part in self.parts.values() for p in part.parameters())
+            self.run.require_space(sum(p.nbytes for p in weights))
+        self.progress = self._restored(*saved) if saved else Progress([first()] if first else [])
+        total = self.schedule.steps
+        done = (self.progress.epoch - 1) * self.schedule.steps_per_epoch + self.progress.step
+        quiet = not self.run.world.first
+        with tqdm(total=total, initial=done, unit="step", mininterval=1, disable=quiet) as self.bar:
+            while self.progress.epoch <= self.schedule.epochs:
+                yield self.progress.epoch
+        if not saved or done < total:
+            self._save()
 
+    @property
+    def step(self) -> int:
+        """The first step of this epoch that is still to do."""
+        return self.progress.step
 
-def train(
-    run: Run, training: Training, resume: str | bool, first: Callable[[], Row] | None = None
-) -> Progress:
-    """Train to the end, from the start or from what `run` has saved.
+    def steps(self, batches: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """The steps left in this epoch, each with its batch."""
+        self._ready = time.perf_counter()
+        for step, batch in enumerate(batches, self.step):
+            self.progress.waited += time.perf_counter() - self._ready
+            yield step, batch
+        self._row = self._measured()  # before anything is validated, which is no training time
 
-    Args:
-        first: makes the history's row 0, before any training.
+    def update(self, loss: Tensor) -> None:
+        """Backward, a step of the optimizer at this step's learning rate, and a save if one is due.
 
-    Raises:
-        Stopped: a signal came; the state is saved.
-        FloatingPointError: the loss is not finite; states saved before stay.
-        CheckpointError: see `Run.resume` and `Run.save`.
-    """
-    saved = run.resume(resume)
-    if run.checkpoint is None:  # a finished run is only read
-        run.require_space(
-            sum(p.nbytes for part in training.parts.values() for p in part.parameters())
-        )
-    progress = _restore(run, training, *saved) if saved else Progress([first()] if first else [])
-    done = (progress.epoch - 1) * training.steps + progress.step
-    with tqdm(
-        total=training.epochs * training.steps,
-        initial=done,
-        unit="step",
-        mininterval=1,
-        disable=not run.world.first,
-    ) as bar:
-        while progress.epoch <= training.epochs:
-            row = _epoch(run, training, progress, bar)
-            row |= training.judge(progress.epoch, row)
-            progress.history.append(row)
-            if progress.best is None or training.badness(row) < training.badness(progress.best):
-                progress.best = row
-                progress.best_state = {
-                    name: checkpoints.clean_state(part) for name, part in training.parts.items()
-                }
-            progress.epoch, progress.step, progress.losses = progress.epoch + 1, 0, []
-            progress.seconds = progress.waited = 0.0
-            run.note(progress.history)
-            if run.due():
-                _save(run, training, progress)
-                run.stop_if_asked()
-    if not saved or done < training.epochs * training.steps:
-        _save(run, training, progress)
-    return progress
-
-
-def _epoch(run: Run, training: Training, progress: Progress, bar: tqdm) -> Row:
-    epoch, first = progress.epoch, progress.step
-    ready = time.perf_counter()
-    for step, batch in enumerate(training.batches(epoch, first), first):
-        started = time.perf_counter()
-        progress.waited += started - ready
-        for group in training.optimizer.param_groups:
-            group["lr"] = _rate(training, epoch, step)
-        loss = training.loss(epoch, step, batch)
-        training.optimizer.zero_grad(set_to_none=True)
+        Raises:
+            Stopped: a signal came; the state is saved.
+            FloatingPointError: the loss is not finite; states saved before stay.
+        """
+        progress = self.progress
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.lr_at(progress.epoch, progress.step)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        training.optimizer.step()
+        self.optimizer.step()
         progress.losses.append(loss.detach())
-        bar.update()
-        progress.step = step + 1
-        progress.seconds += time.perf_counter() - ready
-        if run.due():
-            _mean_loss(training, progress)  # never save what a broken step has spoilt
-            _save(run, training, progress)
-            run.stop_if_asked()
-        ready = time.perf_counter()
-    mean = _mean_loss(training, progress)  # the epoch's only wait for the device, but for saves
-    lr = _rate(training, epoch, training.steps - 1)
-    seconds = progress.seconds + time.perf_counter() - ready
-    images = training.steps * training.images / seconds
-    share = progress.waited / seconds
-    unit, each = training.rate
-    bar.set_description(f"epoch {epoch}/{training.epochs}")
-    bar.set_postfix_str(
-        f"loss {mean:.3f}, {each * images:,.0f} {unit}, {share:.0%} of the time waiting for data"
-    )
-    return {
-        "epoch": epoch,
-        "loss": mean,
-        "lr": lr,
-        "images_per_s": images,
-        "data_share": share,
-        "seconds": seconds,
-    }
+        progress.step += 1
+        self.bar.update()
+        progress.seconds += time.perf_counter() - self._ready
+        if self.run.due():
+            self._mean_loss()  # never save what a broken step has spoilt
+            self._save()
+            self.run.stop_if_asked()
+        self._ready = time.perf_counter()
 
+    def end_epoch(self, **validated: Any) -> None:
+        """Add the epoch's row to the history, keep the best weights, save if that is due."""
+        progress, row = self.progress, self._row | validated
+        progress.history.append(row)
+        if progress.best is None or self._better(row, progress.best):
+            progress.best, progress.best_state = row, self._weights()
+        progress.epoch, progress.step, progress.losses = progress.epoch + 1, 0, []
+        progress.seconds = progress.waited = 0.0
+        self.run.note(progress.history)
+        if self.run.due():
+            self._save()
+            self.run.stop_if_asked()
 
-def _rate(training: Training, epoch: int, step: int) -> float:
-    return cosine(
-        (epoch - 1) * training.steps + step, training.epochs * training.steps, training.lr
-    )
+    def publish(self, path: Path, metrics: Row, alias: Path | None = None) -> Path:
+        """Write the best epoch's weights as a checkpoint; of a finished run give what it left.
 
+        Args:
+            path: the checkpoint's full name.
+            metrics: of the best epoch, kept in it.
+            alias: a short name, which the run of as many epochs that was asked for last has.
+        """
+        run, progress = self.run, self.progress
+        finished = run.checkpoint and Path(run.checkpoint).is_file()
+        if finished:
+            print(f"{run.folder}: this run is finished already; resume=False would train it again")
+        if run.world.first:
+            if not finished:
+                best = {"epoch": progress.best["epoch"], "metrics": metrics}
+                metadata = run.metadata | best | {"history": progress.history}
+                run.finish(checkpoints.save(path, progress.best_state, metadata))
+            if alias:
+                checkpoints.copy(Path(run.checkpoint), alias)
+        all_reduce_any(False, run.world)  # the first has written it
+        return Path(run.finished_checkpoint())
 
-def _mean_loss(training: Training, progress: Progress) -> float:
-    mean = torch.stack(progress.losses).mean().item()
-    if not math.isfinite(mean):
-        raise FloatingPointError(
-            f"the loss of epoch {progress.epoch} is {mean}: training stopped, what was saved before"
-            f" is untouched. {training.advice}"
+    def _better(self, row: Row, best: Row) -> bool:
+        value, least = row[self.monitor], best[self.monitor]
+        return value < least if self.mode == "min" else value > least
+
+    def _measured(self) -> Row:
+        mean = self._mean_loss()  # the epoch's only wait for the device, but for saves
+        epoch, last_step = self.progress.epoch, self.schedule.steps_per_epoch - 1
+        seconds = self.progress.seconds + time.perf_counter() - self._ready
+        images_per_s = self.schedule.steps_per_epoch * self.schedule.batch_size / seconds
+        data_share = self.progress.waited / seconds
+        unit = "images/s" if self.views == 1 else "views/s"
+        self.bar.set_description(f"epoch {epoch}/{self.schedule.epochs}")
+        self.bar.set_postfix_str(
+            f"loss {mean:.3f}, {self.views * images_per_s:,.0f} {unit}, "
+            f"{data_share:.0%} of the time waiting for data"
         )
-    return mean
+        return {
+            "epoch": epoch,
+            "loss": mean,
+            "lr": self.schedule.lr_at(epoch, last_step),
+            "images_per_s": images_per_s,
+            "data_share": data_share,
+            "seconds": seconds,
+        }
 
+    def _mean_loss(self) -> float:
+        mean = torch.stack(self.progress.losses).mean().item()
+        if not math.isfinite(mean):
+            raise FloatingPointError(
+                f"the loss of epoch {self.progress.epoch} is {mean}: training stopped, what was "
+                f"saved before is untouched. Try a lower learning rate than "
+                f"{self.schedule.lr:g}."
+            )
+        return mean
 
-def _save(run: Run, training: Training, progress: Progress) -> None:
-    if not run.world.first:
-        return
-    state = {name: checkpoints.clean_state(part) for name, part in training.parts.items()}
-    state["best"] = progress.best_state
-    if progress.epoch <= training.epochs:  # a finished run is only read again
-        state["optimizer"] = training.optimizer.state_dict()
-    state["losses"] = [loss.cpu() for loss in progress.losses]
-    about = {key: getattr(progress, key) for key in ("epoch", "step", "seconds", "waited", "best")}
-    run.save(state, progress.history, about)
+    def _weights(self) -> dict[str, dict[str, Tensor]]:
+        return {name: checkpoints.clean_state(part) for name, part in self.parts.items()}
 
+    def _save(self) -> None:
+        if not self.run.world.first:
+            return
+        progress = self.progress
+        state: dict[str, Any] = {**self._weights(), "best": progress.best_state}
+        if progress.epoch <= self.schedule.epochs:  # a finished run is only read again
+            state["optimizer"] = self.optimizer.state_dict()
+        state["losses"] = [loss.cpu() for loss in progress.losses]
+        known = {
+            key: getattr(progress, key) for key in ("epoch", "step", "seconds", "waited", "best")
+        }
+        self.run.save(state, progress.history, known)
 
-def _restore(
-    run: Run, training: Training, state: dict[str, Any], about: dict[str, Any]
-) -> Progress:
-    for name, part in training.parts.items():
-        checkpoints.restore(part, state[name], run.last)
-    if "optimizer" in state:
-        training.optimizer.load_state_dict(state["optimizer"])
-    device = next(next(iter(training.parts.values())).parameters()).device
-    return Progress(
-        about["history"],
-        about["best"],
-        state["best"],
-        about["epoch"],
-        about["step"],
-        [loss.to(device) for loss in state["losses"]],
-        about["seconds"],
-        about["waited"],
-    )
+    def _restored(self, state: dict[str, Any], metadata: dict[str, Any]) -> Progress:
+        for name, part in self.parts.items():
+            checkpoints.restore(part, state[name], self.run.states.last)
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])
+        device = next(next(iter(self.parts.values())).parameters()).device
+        losses = [loss.to(device) for loss in state["losses"]]
+        keys = ("history", "best", "epoch", "step", "seconds", "waited")
+        known = {key: metadata[key] for key in keys}
+        return Progress(best_state=state["best"], losses=losses, **known)

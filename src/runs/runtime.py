@@ -24,6 +24,7 @@ class Runtime:
     why: str
 
     def autocast(self) -> torch.autocast:
+        """The context in which a network runs: convolutions and products in `dtype`."""
         return torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
         )
@@ -38,34 +39,30 @@ def pick(device: str = "auto", precision: str = "auto") -> Runtime:
     Raises:
         ValueError: the device is not on this machine, or the precision is unknown.
     """
-    found = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        device = next(name for name, there in found.items() if there)
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    devices = ["cuda"] * cuda + ["mps"] * mps + ["cpu"]
+    device = devices[0] if device == "auto" else device
     kind = device.split(":")[0]
-    if not found.get(kind):
-        raise ValueError(
-            f"device {device!r} is not on this machine; there is:"
-            f" {[n for n, t in found.items() if t]}"
-        )
+    if kind not in devices:
+        raise ValueError(f"device {device!r} is not on this machine; there is: {devices}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be 'auto', 'bfloat16' or 'float32', got {precision!r}")
     if precision != "auto":
         return Runtime(torch.device(device), getattr(torch, precision), "precision as asked")
-    if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return Runtime(
-            torch.device(device), torch.bfloat16, "this GPU multiplies bfloat16 natively"
-        )
-    if kind == "cpu" and (
-        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    ):
-        return Runtime(
-            torch.device(device), torch.bfloat16, "this CPU multiplies bfloat16 natively"
-        )
-    return Runtime(torch.device(device), torch.float32, "no native bfloat16 here")
+    if not _has_bfloat16(kind):
+        return Runtime(torch.device(device), torch.float32, "no native bfloat16 here")
+    name = {"cuda": "GPU", "cpu": "CPU"}[kind]
+    why = f"this {name} multiplies bfloat16 natively"
+    return Runtime(torch.device(device), torch.bfloat16, why)
+
+
+def _has_bfloat16(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # which torch has had since 2026
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("amx_tile", "avx512_bf16"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,8 +84,7 @@ def from_arguments(arguments: argparse.Namespace) -> Runtime:
 
 
 def seed_of(*key: int) -> int:
-    """One 63-bit seed from a tuple such as (run seed, epoch, step), well mixed (numpy
-    SeedSequence).
+    """One 63-bit seed from such as (run seed, epoch, step), well mixed (numpy's SeedSequence).
 
     Zeros at the end count for nothing: (3, 5) and (3, 5, 0) are one seed.
     """
@@ -96,43 +92,31 @@ def seed_of(*key: int) -> int:
 
 
 def generator(*key: int) -> torch.Generator:
-    """A CPU generator for this key: the numbers drawn depend on the key alone, on every machine and
-    device.
-    """
+    """A CPU generator: what it draws depends on the key alone, on every machine and device."""
     return torch.Generator().manual_seed(seed_of(*key))
 
 
 def hardware(device: torch.device) -> str:
+    """The device's name, for people and records."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    model = names[0] if names else platform.machine()
     return f"{device.type} ({model}, {os.cpu_count()} cores)"
 
 
 def record(runtime: Runtime) -> dict[str, str]:
-    """Hardware, precision, library versions, git commit and date, as plain strings for checkpoints
-    and tables.
-    """
-    libraries = {
-        name: version(name) for name in ("torch", "torchvision", "timm", "numpy", "scikit-learn")
-    }
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
+    """Hardware, precision, versions, git commit and date: plain strings for checkpoints."""
+    libraries = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
+    command, folder = ["git", "describe", "--always", "--dirty"], Path(__file__).parent
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return {
         "hardware": hardware(runtime.device),
         "precision": str(runtime.dtype).removeprefix("torch."),
         "python": platform.python_version(),
-        "commit": commit or "not a git checkout",
+        "commit": done.stdout.strip() or "not a git checkout",
         "date": date.today().isoformat(),
-        **libraries,
+        **{name: version(name) for name in libraries},
     }
