@@ -156,7 +156,7 @@ def test_pretraining_in_two_processes_has_the_history_of_one(together, tmp_path)
 
 def test_only_the_first_process_writes(together):
     first, second = (rank["written"] for rank in together)
-    assert any("last.pth" in name for name in first) and any("run.json" in name for name in first)
+    assert any("run.json" in name for name in first) and any("last.json" in name for name in first)
     assert second == []
 
 

@@ -59,9 +59,9 @@ def pick(device: str = "auto", precision: str = "auto") -> Runtime:
 def _has_bfloat16(kind: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if kind != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # which torch has had since 2026
-        return False
-    capabilities = torch.cpu.get_capabilities()
+    # older releases of torch do not say what a CPU can do
+    known = kind == "cpu" and hasattr(torch.cpu, "get_capabilities")
+    capabilities = torch.cpu.get_capabilities() if known else {}
     return any(capabilities.get(name) for name in ("amx_tile", "avx512_bf16"))
 
 
