@@ -1,9 +1,11 @@
-"""Small real files in the layouts of the three data sets, and the modules of the command line run
-for real.
-"""
+"""Small real files in the layouts of the three data sets, and the commands run for real."""
 
 import importlib.util
 import os
+
+# before numpy: threads of BLAS wait for those of other tests far longer than they work
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import subprocess
 import sys
 import tarfile
@@ -27,11 +29,11 @@ def _write_band(path, band, **profile):
     with rasterio.open(
         path,
         "w",
-        driver="GTiff",
         height=band.shape[-2],
         width=band.shape[-1],
         dtype=band.dtype,
         **{
+            "driver": "GTiff",
             "crs": "EPSG:32633",
             "transform": Affine(10, 0, 600000, 0, -10, 5000000),
             "count": 1 if band.ndim == 2 else len(band),
@@ -49,9 +51,7 @@ def write_band():
 
 @pytest.fixture(scope="session")
 def write_patch():
-    """(root, name, B04=array, …) → the folder of one BigEarthNet patch; bands not given hold random
-    numbers.
-    """
+    """(root, name, B04=array, …) → the folder of a BigEarthNet patch; other bands are random."""
 
     def write(root, name, **bands):
         folder = root / name
@@ -69,16 +69,11 @@ def write_patch():
 
 @pytest.fixture(scope="session")
 def real_archive():
-    """The six real BigEarthNet patches that come with the package bigearthnet-common, as a
-    .tar.bz2.
-    """
-    package = importlib.util.find_spec(
-        "bigearthnet_common"
-    )  # never imported: it makes folders in the user's home
+    """The six real BigEarthNet patches of the package bigearthnet-common, as a .tar.bz2."""
+    # never imported: it makes folders in the user's home
+    package = importlib.util.find_spec("bigearthnet_common")
     if package is None:
-        pytest.skip(
-            "no real patches: bigearthnet-common is not installed (pip install -e '.[dev]')"
-        )
+        pytest.skip("no real patches: bigearthnet-common is missing (pip install -e '.[dev]')")
     return Path(package.origin).with_name("BigEarthNet-S2-Example.tar.bz2")
 
 
@@ -93,42 +88,33 @@ def real_patches(real_archive, tmp_path_factory):
 
 @pytest.fixture
 def eurosat(tmp_path):
-    """`2750/<Class>/<Class>_<n>.jpg` for n = 1, 2 and 10 of all ten classes, every image of another
-    colour.
-    """
+    """`2750/<Class>/<Class>_<n>.jpg` for n = 1, 2 and 10, every image of another colour."""
     root = tmp_path / "EuroSAT" / "2750"
     for label, name in enumerate(CLASSES):
         (root / name).mkdir(parents=True)
         for n in (10, 2, 1):
-            Image.new("RGB", (16, 16), (25 * label, 20 * n, 100)).save(
-                root / name / f"{name}_{n}.jpg", quality=95
-            )
+            image = Image.new("RGB", (16, 16), (25 * label, 20 * n, 100))
+            image.save(root / name / f"{name}_{n}.jpg", quality=95)
     return root
 
 
 @pytest.fixture
 def ucmerced(tmp_path):
-    """`Images/<class>/<class>NN.tif` for the three study classes: 256×256 of noise, and a 249×251
-    colour ramp.
-    """
+    """`Images/<class>/<class>NN.tif` of the study: 256×256 of noise, and a 249×251 colour ramp."""
     root = tmp_path / "UCMerced_LandUse" / "Images"
     rng = np.random.default_rng(0)
     for name in STUDY_CLASSES:
         (root / name).mkdir(parents=True)
         noise = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
-        ramp = np.stack(
-            np.broadcast_arrays(np.arange(249)[:, None], np.arange(251), 99), -1
-        ).astype(np.uint8)
-        for n, image in enumerate([noise, ramp]):
+        ramp = np.broadcast_arrays(np.arange(249)[:, None], np.arange(251), 99)
+        for n, image in enumerate([noise, np.stack(ramp, -1).astype(np.uint8)]):
             Image.fromarray(image).save(root / name / f"{name}{n:02}.tif")
     return root
 
 
 @pytest.fixture(scope="session")
 def command():
-    """(module, *arguments) → what to hand to subprocess to run it as a user does, on as many
-    threads as here.
-    """
+    """(module, *arguments) → what subprocess needs to run it as a user does, on one thread."""
 
     def build(module, *arguments):
         return {
@@ -150,9 +136,7 @@ def run_module(command):
 
 @pytest.fixture(scope="session")
 def one_error_line():
-    """(finished process) → its error line, having made sure that it failed, said why in one line
-    and no traceback.
-    """
+    """(finished process) → its error line, if it failed, said why in one line and no traceback."""
 
     def check(process):
         assert process.returncode == 1

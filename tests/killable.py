@@ -1,6 +1,4 @@
-"""Builds that tests start in other processes and kill; apart from the tests, so that a process
-starts in no time.
-"""
+"""What tests start in other processes and kill; apart from the tests, so that it starts at once."""
 
 import multiprocessing
 import os
@@ -9,7 +7,7 @@ import sys
 import time
 
 from audit.plan import SIZES, Size
-from src.data import ingest
+from src.data import building, ingest
 from src.data.bigearthnet import bigearthnet_store
 
 # A forked child of pytest itself could wait for ever for a lock that some thread of pytest's held
@@ -25,44 +23,43 @@ def start(function, *args, **kwargs):
 
 
 def build(root, path):
-    ingest.os.fsync = lambda file: None  # for power cuts only: a kill does not need it
+    os.fsync = lambda file: None  # for power cuts only: a kill does not need it
     bigearthnet_store(root, path, workers=1)
 
 
 def build_slowly(root, path):
-    """As from a slow disk: ten milliseconds for every eight patches, each eight noted."""
-    read_chunk = ingest._read_chunk
-    ingest._read_chunk = lambda work: (time.sleep(0.01), read_chunk(work))[1]
-    ingest.CHUNK, ingest.COMMIT_SECONDS = 8, 0
+    """As onto a slow disk: 2.5 milliseconds a patch, every four patches noted."""
+    pwrite = os.pwrite
+    os.pwrite = lambda *args: (time.sleep(0.0025), pwrite(*args))[1]
+    ingest.CHUNK, building.COMMIT_SECONDS = 4, 0
     build(root, path)
 
 
 def build_and_die(root, path, write):
     """Killed in the middle of this write of one row."""
-    pwrite, writes = ingest._pwrite, iter(range(write))
+    pwrite, writes = os.pwrite, iter(range(write))
 
     def counted(file, data, at):
         if next(writes, None) is None:
-            os.pwrite(file, data[:1000], at)
+            pwrite(file, data[:1000], at)
             os.kill(os.getpid(), signal.SIGKILL)
-        pwrite(file, data, at)
+        return pwrite(file, data, at)
 
-    ingest._pwrite = counted
+    os.pwrite = counted
     build(root, path)
 
 
-def map_slowly(path, checkpoint, out):
-    """A map in strips of one row of tiles, ten milliseconds each."""
-    from src.map import tiles
-    from src.map.scene_map import map_scene
-    from src.map.thresholds import Thresholds, thresholds_path
+def map_row_by_row(path, checkpoint, out):
+    """A map in strips of one row of tiles."""
+    import torch
+
+    from src.map import Thresholds, map_scene, thresholds_path, tiles
     from src.runs.runtime import pick
 
-    score_strip = tiles._score_strip
-    tiles._score_strip = lambda *args: (time.sleep(0.01), score_strip(*args))[1]
+    torch.set_num_threads(1)
     tiles.STRIP_TILES = 1
-    known = Thresholds.load(thresholds_path(checkpoint), checkpoint)
-    map_scene(path, checkpoint, out, known, stride=16, runtime=pick("cpu", "float32"))
+    thresholds = Thresholds.load(thresholds_path(checkpoint), checkpoint)
+    map_scene(path, checkpoint, out, thresholds, stride=16, runtime=pick("cpu", "float32"))
 
 
 TINY = Size(

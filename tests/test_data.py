@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 from rasterio.transform import from_origin
 
-from src.data.bigearthnet import bigearthnet_store
-from src.data.bigearthnet.patch import read_rgb
-from src.data.coordinates import coordinates, main
+from src.data import coordinates
+from src.data.bands import RGB
+from src.data.bigearthnet import Selection, __main__, bigearthnet_store
+from src.data.bigearthnet.patch import read_patch
 from src.data.images import (
     CLASSES,
     STUDY_CLASSES,
@@ -37,11 +38,14 @@ def cut(file, keep):
 # BigEarthNet: one patch
 
 
+def read_rgb(folder, stretch=2750.0):
+    return read_patch(folder, None, RGB, stretch)
+
+
 def test_rgb_is_b04_b03_b02(tmp_path, write_patch):
     full = np.ones((120, 120))
-    image = read_rgb(
-        write_patch(tmp_path, NAMES[0], B04=2750 * full, B03=1375 * full, B02=550 * full)
-    )
+    folder = write_patch(tmp_path, NAMES[0], B04=2750 * full, B03=1375 * full, B02=550 * full)
+    image = read_rgb(folder)
     assert image.shape == (120, 120, 3) and image.dtype == np.uint8
     assert np.unique(image.reshape(-1, 3), axis=0).tolist() == [[255, 127, 51]]
 
@@ -52,16 +56,15 @@ def test_digital_numbers_are_stretched_and_clipped_exactly(
 ):
     dn = np.arange(120 * 120).reshape(120, 120)  # every number from 0 to far above white
     image = read_rgb(write_patch(tmp_path, NAMES[0], B04=dn, B03=dn + 50000, B02=dn.T), **arguments)
-    expected = np.minimum(
-        dn * 255 // stretch, 255
-    )  # in whole numbers: no rounding to agree with by accident
+    # in whole numbers: no rounding to agree with by accident
+    expected = np.minimum(dn * 255 // stretch, 255)
     np.testing.assert_array_equal(image[..., 0], expected)
     np.testing.assert_array_equal(image[..., 1], 255)
     np.testing.assert_array_equal(image[..., 2], expected.T)
 
 
 def test_a_missing_patch_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match=f"{NAMES[0]}_B04.tif is missing"):
+    with pytest.raises(DataError, match=f"{NAMES[0]} is missing"):
         read_rgb(tmp_path / NAMES[0])
 
 
@@ -91,16 +94,8 @@ HOLED = np.where(np.eye(120) > 0, 0, DN)
         (HOLED.astype(np.uint16), {"nodata": 0}, r"120 pixels of nodata \(0\)"),
     ],
     ids=[
-        "small",
-        "narrow",
-        "two bands",
-        "int16",
-        "float32",
-        "uint8",
-        "NaN",
-        "inf",
-        "NaN as nodata",
-        "nodata",
+        *("small", "narrow", "two bands", "int16", "float32", "uint8"),
+        *("NaN", "inf", "NaN as nodata", "nodata"),
     ],
 )
 def test_a_band_of_another_kind_is_refused_by_name(
@@ -119,9 +114,8 @@ def test_a_declared_nodata_value_that_no_pixel_has_is_fine(tmp_path, write_patch
 
 
 @pytest.mark.parametrize("options", [{}, {"compress": "deflate"}], ids=["plain", "deflate"])
-@pytest.mark.parametrize(
-    "keep", [0, 3, 60, 300, 0.5, 0.99], ids="{}".format
-)  # nothing, parts of the header, of data
+# nothing, parts of the header, of the data
+@pytest.mark.parametrize("keep", [0, 3, 60, 300, 0.5, 0.99], ids="{}".format)
 def test_a_cut_geotiff_is_never_filled_up(tmp_path, write_patch, write_band, options, keep):
     folder = write_patch(tmp_path, NAMES[0])
     file = folder / f"{NAMES[0]}_B04.tif"
@@ -145,10 +139,9 @@ def bigearthnet(tmp_path, write_patch):
     return root
 
 
-def split_list(tmp_path, names):
-    file = tmp_path / "train.csv"
-    file.write_text("\n".join(names) + "\n")
-    return file
+def listed(tmp_path, names):
+    (tmp_path / "train.csv").write_text("\n".join(names) + "\n")
+    return Selection(tmp_path / "train.csv")
 
 
 def files_in(folder):
@@ -165,11 +158,9 @@ def test_every_folder_is_taken_when_no_list_is_given(tmp_path, bigearthnet):
 
 def test_the_list_decides_which_patches_and_their_order(tmp_path, bigearthnet):
     # with a second column and blank lines, as in the lists that come with Sentinel-1
-    split = split_list(tmp_path, [f"{NAMES[2]},S1A_IW_GRDH", "", f" {NAMES[0]} ,S1B_IW_GRDH", ""])
-    assert bigearthnet_store(bigearthnet, tmp_path / "store", split).names.tolist() == [
-        NAMES[2],
-        NAMES[0],
-    ]
+    lines = [f"{NAMES[2]},S1A_IW_GRDH", "", f" {NAMES[0]} ,S1B_IW_GRDH", ""]
+    store = bigearthnet_store(bigearthnet, tmp_path / "store", listed(tmp_path, lines))
+    assert store.names.tolist() == [NAMES[2], NAMES[0]]
 
 
 @pytest.mark.parametrize("missing", ["root", "list"])
@@ -177,53 +168,43 @@ def test_a_missing_root_or_list_is_named_and_nothing_is_written(tmp_path, bigear
     root = tmp_path / "nowhere" if missing == "root" else bigearthnet
     split = tmp_path / "nowhere.csv" if missing == "list" else None
     with pytest.raises(DataError, match="nowhere"):
-        bigearthnet_store(root, tmp_path / "stores" / "store", split)
+        bigearthnet_store(root, tmp_path / "stores" / "store", Selection(split))
     assert not (tmp_path / "stores").exists()
 
 
 def test_too_many_unreadable_patches_stop_the_build_with_all_of_them_listed(tmp_path, bigearthnet):
     cut(bigearthnet / NAMES[1] / f"{NAMES[1]}_B03.tif", 0.5)
-    split = split_list(tmp_path, [NAMES[0], NAMES[1], "S2A_NOT_THERE", NAMES[2]])
+    selection = listed(tmp_path, [NAMES[0], NAMES[1], "S2A_NOT_THERE", NAMES[2]])
     out = tmp_path / "stores"
-    with pytest.raises(DataError) as caught:
-        bigearthnet_store(bigearthnet, out / "store", split, max_unreadable=0.49)
-    for told in (
-        "2 of 4 patches unreadable",
-        f"{NAMES[1]}_B03.tif cannot be read",
-        "store-unreadable.csv",
-        "49%",
-    ):
-        assert told in str(caught.value)
-    listed = pd.read_csv(out / "store-unreadable.csv")
-    assert listed["name"].tolist() == [NAMES[1], "S2A_NOT_THERE"]
-    assert "cannot be read" in listed["reason"][0] and "is missing" in listed["reason"][1]
-    assert files_in(out) == [
-        "store-unreadable.csv",
-        "store.building",
-    ]  # no half store under the store's name
+    with pytest.raises(DataError, match="2 of 4 patches unreadable") as caught:
+        bigearthnet_store(bigearthnet, out / "store", selection, max_unreadable=0.49)
+    for part in (f"{NAMES[1]}_B03.tif cannot be read", "store-unreadable.csv", "49%"):
+        assert part in str(caught.value)
+    report = pd.read_csv(out / "store-unreadable.csv")
+    assert report["name"].tolist() == [NAMES[1], "S2A_NOT_THERE"]
+    assert "cannot be read" in report["reason"][0] and "is missing" in report["reason"][1]
+    # no half store under the store's name
+    assert files_in(out) == ["store-unreadable.csv", "store.building"]
 
 
 def test_few_unreadable_patches_are_left_out_listed_and_counted(tmp_path, bigearthnet, capsys):
     cut(bigearthnet / NAMES[1] / f"{NAMES[1]}_B03.tif", 0.5)
-    split = split_list(tmp_path, [NAMES[0], NAMES[1], NAMES[2], "S2A_NOT_THERE"])
+    selection = listed(tmp_path, [NAMES[0], NAMES[1], NAMES[2], "S2A_NOT_THERE"])
     out = tmp_path / "stores"
-    store = bigearthnet_store(
-        bigearthnet, out / "store", split, max_unreadable=0.5
-    )  # exactly as many as tolerated
+    # exactly as many as tolerated
+    store = bigearthnet_store(bigearthnet, out / "store", selection, max_unreadable=0.5)
     assert store.names.tolist() == [NAMES[0], NAMES[2]]
     # what is there is what was read: no black image in the place of a broken one
-    np.testing.assert_array_equal(
-        store.images, [read_rgb(bigearthnet / name) for name in (NAMES[0], NAMES[2])]
-    )
+    expected = [read_rgb(bigearthnet / name) for name in (NAMES[0], NAMES[2])]
+    np.testing.assert_array_equal(store.images, expected)
     assert pd.read_csv(out / "store-unreadable.csv")["name"].tolist() == [NAMES[1], "S2A_NOT_THERE"]
     assert "Left out: 2 of 4 patches unreadable" in capsys.readouterr().out
 
 
 def test_nothing_readable_at_all_is_an_error_even_if_everything_is_tolerated(tmp_path, bigearthnet):
+    selection = listed(tmp_path, ["S2A_X"])
     with pytest.raises(DataError, match="no readable patches"):
-        bigearthnet_store(
-            bigearthnet, tmp_path / "store", split_list(tmp_path, ["S2A_X"]), max_unreadable=1.0
-        )
+        bigearthnet_store(bigearthnet, tmp_path / "store", selection, max_unreadable=1.0)
 
 
 def test_another_stretch_does_not_open_the_old_store(tmp_path, bigearthnet):
@@ -232,23 +213,37 @@ def test_another_stretch_does_not_open_the_old_store(tmp_path, bigearthnet):
         bigearthnet_store(bigearthnet, tmp_path / "store", stretch=10000.0)
 
 
-def test_command_line_builds_a_store(tmp_path, bigearthnet, run_module):
-    split = split_list(tmp_path, NAMES[:2])
-    done = run_module(
-        "src.data.bigearthnet",
-        bigearthnet,
-        tmp_path / "store",
-        "--split",
-        split,
-        "--stretch",
-        "10000",
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"{tmp_path / 'store'}: 2 patches" in done.stdout
+def run_main(monkeypatch, module, *arguments):
+    monkeypatch.setattr("sys.argv", [module.__name__, *map(str, arguments)])
+    module.main()
+
+
+def test_command_line_builds_a_store(tmp_path, bigearthnet, monkeypatch, capsys):
+    listed(tmp_path, NAMES[:2])
+    options = ("--split", tmp_path / "train.csv", "--stretch", "10000")
+    run_main(monkeypatch, __main__, bigearthnet, tmp_path / "store", *options)
+    assert f"{tmp_path / 'store'}: 2 patches" in capsys.readouterr().out
     store = PatchStore.open(tmp_path / "store")
-    np.testing.assert_array_equal(
-        store.images, [read_rgb(bigearthnet / name, 10000.0) for name in NAMES[:2]]
-    )
+    expected = [read_rgb(bigearthnet / name, 10000.0) for name in NAMES[:2]]
+    np.testing.assert_array_equal(store.images, expected)
+
+
+def test_command_line_takes_every_selection(tmp_path, bigearthnet, monkeypatch):
+    pd.DataFrame({"patch_id": NAMES, "country": "Austria"}).to_csv(tmp_path / "meta.csv")
+    (tmp_path / "snow.csv").write_text(NAMES[1])
+    options = [
+        *("--metadata", tmp_path / "meta.csv", "--exclude", tmp_path / "snow.csv"),
+        *("--countries", "Austria", "Serbia", "--months", 6, 12, "--fraction", 0.5, "--seed", 4),
+    ]
+    run_main(monkeypatch, __main__, bigearthnet, tmp_path / "store", *options)
+    assert PatchStore.open(tmp_path / "store").meta["selection"] == {
+        "metadata": "meta.csv",
+        "exclude": ["snow.csv"],
+        "countries": ["Austria", "Serbia"],
+        "months": [6, 12],
+        "fraction": 0.5,
+        "seed": 4,
+    }
 
 
 def test_command_line_fails_in_one_line(tmp_path, bigearthnet, run_module, one_error_line):
@@ -263,9 +258,8 @@ def test_command_line_fails_in_one_line(tmp_path, bigearthnet, run_module, one_e
 
 def test_eurosat_is_read_in_natural_order_with_its_labels(tmp_path, eurosat):
     store = eurosat_store(eurosat, tmp_path / "store")
-    assert store.names.tolist() == [
-        f"{name}_{n}" for name in CLASSES for n in (1, 2, 10)
-    ]  # not 1, 10, 2
+    # not 1, 10, 2
+    assert store.names.tolist() == [f"{name}_{n}" for name in CLASSES for n in (1, 2, 10)]
     assert store.labels.tolist() == [label for label in range(10) for _ in range(3)]
     assert store.meta["classes"] == list(CLASSES)
     for name, image in zip(store.names, store.images, strict=True):
@@ -309,9 +303,8 @@ def test_a_cut_jpeg_is_refused_by_name(tmp_path, eurosat, keep):
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_a_jpeg_that_is_not_rgb_is_refused_by_name(tmp_path, eurosat, mode):
     Image.new(mode, (16, 16)).save(eurosat / "SeaLake" / "SeaLake_1.jpg")
-    with pytest.raises(
-        DataError, match=rf"SeaLake_1\.jpg: expected an 8-bit RGB image, got mode {mode}"
-    ):
+    message = rf"SeaLake_1\.jpg: expected an 8-bit RGB image, got mode {mode}"
+    with pytest.raises(DataError, match=message):
         eurosat_store(eurosat, tmp_path / "store")
 
 
@@ -325,31 +318,13 @@ def test_an_image_of_another_size_is_refused_by_name(tmp_path, eurosat):
 
 
 def test_all_bands_of_eurosat_come_in_the_order_of_bigearthnet_without_b10(tmp_path, write_band):
-    order = [
-        "B01",
-        "B02",
-        "B03",
-        "B04",
-        "B05",
-        "B06",
-        "B07",
-        "B08",
-        "B09",
-        "B10",
-        "B11",
-        "B12",
-        "B8A",
-    ]
+    numbers = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 88], np.uint16)  # in the files
     for label, name in enumerate(CLASSES):
         (tmp_path / "tif" / name).mkdir(parents=True)
         for n in (10, 2):
-            bands = [
-                np.full(
-                    (64, 64), 1000 * label + 10 * n + int(band[1:].replace("8A", "88")), np.uint16
-                )
-                for band in order
-            ]
-            write_band(tmp_path / "tif" / name / f"{name}_{n}.tif", np.stack(bands))
+            values = (1000 * label + 10 * n + numbers).astype(np.uint16)
+            bands = np.broadcast_to(values[:, None, None], (13, 64, 64))
+            write_band(tmp_path / "tif" / name / f"{name}_{n}.tif", bands)
     store = eurosat_allbands_store(tmp_path / "tif", tmp_path / "store")
     assert store.images.shape == (20, 64, 64, 12) and store.images.dtype == np.uint16
     assert store.names.tolist() == [f"{name}_{n}" for name in CLASSES for n in (2, 10)]
@@ -379,45 +354,35 @@ def placed(root, write_band, **profile):
     for label, name in enumerate(CLASSES):
         (root / name).mkdir(parents=True)
         place = from_origin(500_000 - 320, 5_000_320 + 10_000 * label, 10, 10)
-        write_band(
-            root / name / f"{name}_7.tif",
-            np.ones((13, 64, 64), np.uint16),
-            transform=place,
-            **profile,
-        )
+        bands = np.ones((13, 64, 64), np.uint16)
+        write_band(root / name / f"{name}_7.tif", bands, transform=place, **profile)
 
 
 def test_places_of_eurosat_are_read_from_its_geotiffs(tmp_path, write_band, monkeypatch):
     placed(tmp_path / "tif", write_band)
-    monkeypatch.setattr(
-        "sys.argv", ["eurosat", str(tmp_path / "tif"), str(tmp_path / "places.csv")]
-    )
-    main()
+    run_main(monkeypatch, coordinates, tmp_path / "tif", tmp_path / "places.csv")
     table = pd.read_csv(tmp_path / "places.csv")
     assert table["name"].tolist() == [f"{name}_7" for name in CLASSES]
     np.testing.assert_allclose(table["longitude"], 15, atol=1e-5)
     # northing 5,000,000 m is 45.1535° on the central meridian; a degree is 111.1 km there, seen
     # through UTM's 0.9996
-    np.testing.assert_allclose(
-        table["latitude"], 45.1535 + np.arange(10) * 10 / 0.9996 / 111.136, atol=2e-4
-    )
+    latitude = 45.1535 + np.arange(10) * 10 / 0.9996 / 111.136
+    np.testing.assert_allclose(table["latitude"], latitude, atol=2e-4)
 
 
 def test_a_geotiff_without_a_place_is_refused_by_name(tmp_path, write_band):
     placed(tmp_path, write_band, crs=None)
     with pytest.raises(DataError, match=r"AnnualCrop_7\.tif has no coordinate system"):
-        coordinates(tmp_path)
+        coordinates.coordinates(tmp_path)
 
 
 # The split
 
 
 def labelled(path, per_class=(20, 30, 10), prefix="p"):
-    patches = [
-        (f"{prefix}{c}_{i}", c, np.zeros((1, 1, 3), np.uint8))
-        for c, n in enumerate(per_class)
-        for i in range(n)
-    ]
+    pixel = np.zeros((1, 1, 3), np.uint8)
+    places = [(label, n) for label, count in enumerate(per_class) for n in range(count)]
+    patches = [(f"{prefix}{label}_{n}", label, pixel) for label, n in places]
     return PatchStore.write(path, patches, {})
 
 
@@ -428,11 +393,10 @@ def rows(split):
 def test_the_split_is_80_10_10_of_every_class_and_takes_every_patch_once(tmp_path):
     store = labelled(tmp_path / "store")
     split = stratified_split(store)
-    counted = [
-        np.bincount(store.labels[part]).tolist() for part in (split.train, split.val, split.test)
-    ]
-    assert counted == [[16, 24, 8], [2, 3, 1], [2, 3, 1]]
-    assert sorted(np.concatenate([split.train, split.val, split.test])) == list(range(60))
+    parts = split.train, split.val, split.test
+    counts = [np.bincount(store.labels[part]).tolist() for part in parts]
+    assert counts == [[16, 24, 8], [2, 3, 1], [2, 3, 1]]
+    assert sorted(np.concatenate(parts)) == list(range(60))
 
 
 def test_the_split_follows_from_the_seed_alone(tmp_path):
@@ -465,11 +429,9 @@ def test_a_split_of_other_patches_is_refused(tmp_path, other):
 
 
 def test_a_split_takes_patches_of_any_name(tmp_path):
-    names = ["NA", "nan", "", "007"] + [f"p{i}" for i in range(16)]
-    store = PatchStore.write(
-        tmp_path / "s", [(n, i % 2, np.zeros((1, 1, 3), np.uint8)) for i, n in enumerate(names)], {}
-    )
-    split = stratified_split(store)
+    names, pixel = ["NA", "nan", "", "007", *map(str, range(16))], np.zeros((1, 1, 3), np.uint8)
+    patches = [(name, row % 2, pixel) for row, name in enumerate(names)]
+    split = stratified_split(PatchStore.write(tmp_path / "store", patches, {}))
     assert sum(map(len, rows(split))) == 20
 
 
@@ -500,10 +462,9 @@ def test_ucmerced_images_of_any_size_become_256_squares(tmp_path, ucmerced):
             np.testing.assert_array_equal(store.images[row], file)  # not resampled without need
         # the ramp is stretched as a whole, not cropped, padded or turned
         down, across, still = np.moveaxis(store.images[row + 1].astype(float), -1, 0)
-        np.testing.assert_allclose(
-            down, np.broadcast_to((249 * centres - 0.5)[:, None], (256, 256)), atol=1
-        )
-        np.testing.assert_allclose(across, np.broadcast_to(251 * centres - 0.5, (256, 256)), atol=1)
+        column, line = (249 * centres - 0.5)[:, None], 251 * centres - 0.5
+        np.testing.assert_allclose(down, np.broadcast_to(column, (256, 256)), atol=1)
+        np.testing.assert_allclose(across, np.broadcast_to(line, (256, 256)), atol=1)
         assert (still == 99).all()
 
 

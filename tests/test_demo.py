@@ -1,5 +1,8 @@
+"""The demo data: the same for one seed, in the real sets' formats, and whole or not there."""
+
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,31 +11,33 @@ import rasterio
 import torchvision
 from PIL import Image
 
-from src.data import demo
-from src.data.demo import PAINTERS, make_demo
+from src.data.demo import GENERATOR_VERSION, PAINTERS, make_demo
 from src.data.images import CLASSES
 
 COUNTS = {"bigearthnet": 8, "eurosat_per_class": 20, "ucmerced_per_class": 3}
 TINY = {"bigearthnet": 2, "eurosat_per_class": 2, "ucmerced_per_class": 2, "progress": False}
-SIZES = {
-    "B02": 120,
-    "B03": 120,
-    "B04": 120,
-    "B08": 120,
-    "B05": 60,
-    "B06": 60,
-    "B07": 60,
-    "B8A": 60,
-    "B11": 60,
-    "B12": 60,
-    "B01": 20,
-    "B09": 20,
-}
+SIZES = (
+    dict.fromkeys(("B02", "B03", "B04", "B08"), 120)
+    | dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 60)
+    | dict.fromkeys(("B01", "B09"), 20)
+)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return make_demo(tmp_path_factory.mktemp("data") / "demo", **COUNTS, progress=False)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A tiny demo; only to be read."""
+    return make_demo(tmp_path_factory.mktemp("tiny") / "demo", **TINY)
+
+
+@pytest.fixture
+def tiny(made, tmp_path):
+    """A copy of it, to do with as one likes."""
+    return shutil.copytree(made, tmp_path / "demo")
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -47,36 +52,33 @@ def patches(root: Path) -> list[Path]:
 
 
 def images(root: Path) -> tuple[np.ndarray, np.ndarray]:
-    files = [
-        (file, label)
-        for label, name in enumerate(CLASSES)
-        for file in sorted((root / "eurosat/2750" / name).glob("*.jpg"))
-    ]
-    return np.stack([np.asarray(Image.open(file)) for file, _ in files]), np.array(
-        [label for _, label in files]
-    )
+    pixels, labels = [], []
+    for label, name in enumerate(CLASSES):
+        for file in sorted((root / "eurosat/2750" / name).glob("*.jpg")):
+            pixels.append(np.asarray(Image.open(file)))
+            labels.append(label)
+    return np.stack(pixels), np.array(labels)
 
 
-def test_same_bytes_for_one_seed_and_others_for_another(tmp_path):
+def test_same_bytes_for_one_seed_and_others_for_another(made, tmp_path):
+    (tmp_path / "again").mkdir()  # an empty folder is used
     first, again, other = (
-        tree(make_demo(tmp_path / f"{n}", seed=seed, **TINY)) for n, seed in enumerate((5, 5, 6))
+        tree(root)
+        for root in (
+            made,
+            make_demo(tmp_path / "again", **TINY),
+            make_demo(tmp_path / "other", **TINY, seed=6),
+        )
     )
-    assert first == again
+    assert "demo.json" in first and first == again
     assert first.keys() == other.keys()
     same = {name for name in first if first[name] == other[name]}
     # names and places of the patches do not hang on the seed, pictures do
     assert not {name for name in same if name.endswith((".jpg", ".tif"))}
 
 
-def test_an_image_does_not_depend_on_how_many_were_made_before_it(tmp_path):
-    few = tree(make_demo(tmp_path / "few", **TINY))
-    more = tree(
-        make_demo(
-            tmp_path / "more",
-            **{key: value + 1 for key, value in TINY.items() if key != "progress"},
-            progress=False,
-        )
-    )
+def test_an_image_does_not_depend_on_how_many_were_made_before_it(made, root):
+    few, more = tree(made), tree(root)
     shared = few.keys() & more.keys() - {"demo.json", "splits/train.csv"}
     assert len(shared) == len(few) - 2
     assert all(few[name] == more[name] for name in shared)
@@ -85,17 +87,11 @@ def test_an_image_does_not_depend_on_how_many_were_made_before_it(tmp_path):
 def test_patches_have_twelve_bands_of_the_right_size_and_place(root):
     corners = set()
     for folder in patches(root):
-        assert {file.name for file in folder.glob("*.tif")} == {
-            f"{folder.name}_{band}.tif" for band in SIZES
-        }
+        names = {f"{folder.name}_{band}.tif" for band in SIZES}
+        assert {file.name for file in folder.glob("*.tif")} == names
         for band, size in SIZES.items():
             with rasterio.open(folder / f"{folder.name}_{band}.tif") as file:
-                assert (file.count, file.height, file.width, file.dtypes) == (
-                    1,
-                    size,
-                    size,
-                    ("uint16",),
-                ), band
+                assert (file.count, *file.shape, *file.dtypes) == (1, size, size, "uint16"), band
                 assert file.crs.to_epsg() == 32633
                 assert file.res == (1200 / size, 1200 / size)
                 bounds, values = file.bounds, file.read(1)
@@ -110,19 +106,15 @@ def test_patches_have_twelve_bands_of_the_right_size_and_place(root):
 def test_patch_metadata_is_that_of_the_real_set(root):
     known = {label for _, label in PAINTERS.values()}
     for folder in patches(root):
-        about = json.loads((folder / f"{folder.name}_labels_metadata.json").read_text())
-        assert set(about) == {
-            "labels",
-            "coordinates",
-            "projection",
-            "tile_source",
-            "acquisition_date",
-        }
-        assert set(about["labels"]) <= known and 1 <= len(about["labels"]) <= 2
-        assert rasterio.CRS.from_wkt(about["projection"]).to_epsg() == 32633
+        metadata = json.loads((folder / f"{folder.name}_labels_metadata.json").read_text())
+        keys = "labels coordinates projection tile_source acquisition_date"
+        assert set(metadata) == set(keys.split())
+        assert set(metadata["labels"]) <= known and 1 <= len(metadata["labels"]) <= 2
+        assert rasterio.CRS.from_wkt(metadata["projection"]).to_epsg() == 32633
         with rasterio.open(folder / f"{folder.name}_B02.tif") as file:
             left, bottom, right, top = file.bounds
-        assert about["coordinates"] == {"ulx": left, "uly": top, "lrx": right, "lry": bottom}
+        corners = {"ulx": left, "uly": top, "lrx": right, "lry": bottom}
+        assert metadata["coordinates"] == corners
 
 
 def test_split_lists_every_patch_once(root):
@@ -172,12 +164,8 @@ def test_the_scene_has_the_bands_of_one_grid_a_slanted_edge_and_what_no_class_is
     layers = []
     for band in ("B02", "B03", "B04", "B08"):
         with rasterio.open(root / f"scenes/made_scene/{band}.tif") as file:
-            assert (file.count, file.shape, file.dtypes, file.nodata) == (
-                1,
-                (500, 620),
-                ("uint16",),
-                None,
-            )
+            assert (file.count, *file.shape, *file.dtypes) == (1, 500, 620, "uint16")
+            assert file.nodata is None
             assert file.crs.to_epsg() == 32633 and file.res == (10, 10)
             layers.append(file.read(1))
     scene = np.stack(layers, -1)
@@ -187,28 +175,24 @@ def test_the_scene_has_the_bands_of_one_grid_a_slanted_edge_and_what_no_class_is
     cloud, ground = scene[400:490, 400:550, :3], scene[:380, :550, :3]
     assert cloud.mean() > 2 * ground.mean()
     jpegs, _ = images(root)
-    assert (
-        abs((ground / 2750 * 255).clip(0, 255).mean() - jpegs.mean()) < 30
-    )  # of the same brightness as EuroSAT
+    shown = (ground / 2750 * 255).clip(0, 255)
+    assert abs(shown.mean() - jpegs.mean()) < 30  # of the same brightness as EuroSAT
 
 
-def test_other_arguments_replace_the_demo(tmp_path):
-    root = make_demo(tmp_path / "demo", **TINY)
-    (root / "stale").touch()
-    make_demo(root, **{**TINY, "eurosat_per_class": 1})
-    assert not (root / "stale").exists()
-    assert len(list(root.glob("eurosat/2750/*/*.jpg"))) == len(CLASSES)
-    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+def test_other_arguments_replace_the_demo(tiny):
+    (tiny / "stale").touch()
+    make_demo(tiny, **{**TINY, "eurosat_per_class": 1})
+    assert not (tiny / "stale").exists()
+    assert len(list(tiny.glob("eurosat/2750/*/*.jpg"))) == len(CLASSES)
+    assert [path.name for path in tiny.parent.iterdir()] == ["demo"]
 
 
-def test_a_demo_of_an_older_generator_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "GENERATOR_VERSION", demo.GENERATOR_VERSION - 1)
-    root = make_demo(tmp_path / "demo", **TINY)
-    monkeypatch.undo()
-    make_demo(root, **TINY)
-    assert (
-        json.loads((root / "demo.json").read_text())["generator_version"] == demo.GENERATOR_VERSION
-    )
+def test_a_demo_of_an_older_generator_is_replaced(tiny):
+    arguments = json.loads((tiny / "demo.json").read_text())
+    arguments["generator_version"] -= 1
+    (tiny / "demo.json").write_text(json.dumps(arguments))
+    make_demo(tiny, **TINY)
+    assert json.loads((tiny / "demo.json").read_text())["generator_version"] == GENERATOR_VERSION
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
@@ -218,28 +202,27 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_an_empty_folder_is_used(tmp_path):
-    (tmp_path / "demo").mkdir()
-    assert (make_demo(tmp_path / "demo", **TINY) / "demo.json").is_file()
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error):
+@pytest.fixture(params=[RuntimeError, KeyboardInterrupt])
+def interruption(request, monkeypatch):
     def stop(rng, n):
-        raise error
+        raise request.param
 
     monkeypatch.setitem(PAINTERS, "River", (stop, "Water courses"))
-    with pytest.raises(error):
+    return request.param
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path, interruption):
+    with pytest.raises(interruption):
         make_demo(tmp_path / "demo", **TINY)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_replacement_keeps_the_old_demo(tmp_path, monkeypatch):
-    before = tree(make_demo(tmp_path / "demo", **TINY))
-    monkeypatch.setattr(demo, "_write_tiff", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        make_demo(tmp_path / "demo", seed=1, **TINY)
-    assert tree(tmp_path / "demo") == before
+def test_an_interrupted_replacement_keeps_the_old_demo(tiny, interruption):
+    before = tree(tiny)
+    with pytest.raises(interruption):
+        make_demo(tiny, seed=1, **TINY)
+    assert tree(tiny) == before
+    assert [path.name for path in tiny.parent.iterdir()] == ["demo"]
 
 
 def test_colour_statistics_alone_do_not_solve_the_classes(root):

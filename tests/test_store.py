@@ -1,6 +1,4 @@
-"""PatchStore: what is written is what is read, half a store never stays, and a damaged one is
-refused.
-"""
+"""PatchStore: what is written is read, half a store never stays, and a damaged one is refused."""
 
 import hashlib
 import json
@@ -30,22 +28,15 @@ def path(tmp_path):
 
 
 def test_write_then_open_gives_everything_back(tmp_path):
-    PatchStore.write(
-        tmp_path / "deep" / "er" / "store", triples(), {"kind": "test", "classes": ["a", "b"]}
-    )
+    meta = {"kind": "test", "source": "/data", "classes": ["a", "b"]}
+    PatchStore.write(tmp_path / "deep" / "er" / "store", triples(), meta)
     store = PatchStore.open(tmp_path / "deep" / "er" / "store")
     np.testing.assert_array_equal(store.images, IMAGES[:3])
     assert store.labels.dtype == np.int64 and store.labels.tolist() == [0, 1, 0]
     assert store.names.tolist() == ["patch_0", "patch_1", "patch_2"]
     sha256 = hashlib.sha256(IMAGES[:3].tobytes()).hexdigest()
-    assert store.meta == {
-        "format": 1,
-        "kind": "test",
-        "classes": ["a", "b"],
-        "shape": [3, 5, 4, 3],
-        "sha256": sha256,
-    }
-    assert store.about["sha256"] == sha256
+    assert store.meta == {"format": 1, **meta, "shape": [3, 5, 4, 3], "sha256": sha256}
+    assert store.provenance == {key: store.meta[key] for key in store.meta if key != "source"}
     assert len(store) == 3
 
 
@@ -60,30 +51,16 @@ def test_dtype_is_kept(tmp_path):
 
 
 def test_views_into_larger_arrays_are_written_in_the_right_order(tmp_path):
-    turned = IMAGES[0].swapaxes(0, 1)[
-        :, ::-1
-    ]  # not contiguous: its bytes in memory are not its pixels in order
-    np.testing.assert_array_equal(
-        PatchStore.write(tmp_path / "store", [("a", 0, turned)], {}).images[0], turned
-    )
+    # not contiguous: its bytes in memory are not its pixels in order
+    turned = IMAGES[0].swapaxes(0, 1)[:, ::-1]
+    store = PatchStore.write(tmp_path / "store", [("a", 0, turned)], {})
+    np.testing.assert_array_equal(store.images[0], turned)
 
 
 def test_names_that_csv_readers_love_to_change_come_back_as_they_were(tmp_path):
-    # NA, nan and None read as missing, 007 and 1e5 as numbers, the others break naive separators
-    names = [
-        "NA",
-        "nan",
-        "None",
-        "",
-        "007",
-        "1e5",
-        "a,b",
-        'q"x',
-        "line\nbreak",
-        " spaces ",
-        "#hash",
-        "Übersee",
-    ]
+    missing, numbers = ["NA", "nan", "None", ""], ["007", "1e5"]
+    others = ["a,b", 'q"x', "line\nbreak", " spaces ", "#hash", "Übersee"]
+    names = [*missing, *numbers, *others]
     patches = [(name, None, image) for name, image in zip(names, IMAGES, strict=True)]
     assert PatchStore.write(tmp_path / "store", patches, {}).names.tolist() == names
 
@@ -93,16 +70,11 @@ def test_names_that_are_all_numbers_stay_text(tmp_path):
     assert PatchStore.write(tmp_path / "store", patches, {}).names.tolist() == ["007", "010"]
 
 
-@pytest.mark.parametrize(
-    "count", [1, 10, 1234]
-)  # counts of other widths than the placeholder's one digit
+@pytest.mark.parametrize("count", [1, 10, 1234])  # of other widths than the placeholder's digit
 def test_images_npy_is_a_plain_numpy_file_with_the_true_count(tmp_path, count):
-    PatchStore.write(
-        tmp_path / "s",
-        ((str(i), None, np.full((1, 1, 1), i % 256, np.uint8)) for i in range(count)),
-        {},
-    )
-    array = np.load(tmp_path / "s" / "images.npy")
+    patches = ((str(i), None, np.full((1, 1, 1), i % 256, np.uint8)) for i in range(count))
+    PatchStore.write(tmp_path / "store", patches, {})
+    array = np.load(tmp_path / "store" / "images.npy")
     assert array.ravel().tolist() == [i % 256 for i in range(count)]
 
 
@@ -158,9 +130,8 @@ def test_a_newer_format_is_refused_with_both_versions(path):
         PatchStore.open(path)
 
 
-@pytest.mark.parametrize(
-    "keep", [0, 50, 200, -1]
-)  # nothing, part of the header, part of the pixels, all but a byte
+# nothing, part of the header, part of the pixels, all but a byte
+@pytest.mark.parametrize("keep", [0, 50, 200, -1])
 def test_truncated_images_are_refused(path, keep):
     file = path / "images.npy"
     file.write_bytes(file.read_bytes()[:keep])

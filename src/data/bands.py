@@ -12,22 +12,28 @@ EUROSAT_STRETCH = 2750.0  # reflectance DN shown as white: how EuroSAT's JPEGs w
 
 
 def to_uint8(image: np.ndarray, stretch: float | str) -> np.ndarray:
-    """uint16 digital numbers → uint8: clip(DN / stretch × 255), or between the image's own
-    percentiles 2 and 98.
+    """Digital numbers as grey levels: clip(DN / stretch × 255), rounded down.
+
+    Args:
+        image: uint16, of any shape.
+        stretch: the digital number (10,000 = reflectance 1) that becomes 255, or "percentile": from
+            the 2nd to the 98th percentile of the image, over its bands together so that colours
+            keep their balance.
     """
     low, high = np.percentile(image, (2, 98)) if stretch == "percentile" else (0.0, float(stretch))
-    return _table(low, max(high - low, 1.0))[image]
+    return _grey_levels(low, max(high - low, 1.0))[image]
 
 
 @functools.lru_cache(maxsize=1)
-def _table(low: float, span: float) -> np.ndarray:
-    # looking numbers up is several times faster than computing each, and the same by construction
+def _grey_levels(low: float, span: float) -> np.ndarray:
+    """The grey level of every uint16: to look them up is several times faster than to compute."""
     return ((np.arange(65536) - low) / span * 255).clip(0, 255).astype(np.uint8)
 
 
 def as_rgb(images: np.ndarray, stretch: float = EUROSAT_STRETCH) -> np.ndarray:
-    """(…, 12) images, uint16 or reflectance, as (…, 3) RGB to be looked at; those of three channels
-    as they are.
+    """(…, 12) images as (…, 3) RGB to be looked at; those of three channels as they are.
+
+    Digital numbers (uint16) become uint8, reflectances (floats) stay floats in [0, 1].
     """
     if images.shape[-1] == 3:
         return images

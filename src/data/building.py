@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import errno
-import fcntl
 import hashlib
 import io
 import itertools
@@ -11,86 +10,115 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 
 from src.data.store import write_header, write_meta
 from src.errors import DataError
 
 COMMIT_SECONDS = 5.0  # so much work is lost when the build is killed
-Failures = dict[int, tuple[str, bool]]  # row → reason, and whether the patch is absent altogether
 
 
-class _Building:
-    """A store that is not whole yet, and which of its rows are on disk."""
+@dataclass(frozen=True)
+class Plan:
+    """What decides a store: a build begun with one plan does not go on with another."""
 
-    def __init__(self, folder: Path, names: list[str], like: np.ndarray, meta: dict[str, Any]):
-        self.folder, self.names, self.like, self.meta = folder, names, like, meta
+    names: list[str]  # of the patches, in the order of the rows
+    like: np.ndarray  # an array of the shape and type of every image
+    meta: dict[str, Any]  # what else decides the images: bands, rendering, selection …
+
+    def recorded(self) -> dict[str, Any]:
+        """As JSON holds it; the names by their checksum."""
+        names = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        return json.loads(json.dumps({**self.meta, "names": names}))
+
+
+class Building:
+    """The folder of a store that is not whole yet; a context that one process enters at a time.
+
+    `store/images.npy` has a row for every name of the plan, `done.txt` says which are on disk,
+    `plan.json` what the plan was, and whoever builds holds `lock`. Once it is entered, `done` says
+    as (N,) bool which rows are written.
+    """
+
+    def __init__(self, folder: Path, plan: Plan):
+        self.folder, self.plan = folder, plan
         self.file = folder / "store/images.npy"
-        self.offset = len(self._header(len(names)))
+        self.offset = len(self._header(len(plan.names)))  # of the first row, in bytes
 
-    def __enter__(self) -> "_Building":
+    def __enter__(self) -> "Building":
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            lock = stack.enter_context(open(self.folder / "lock", "w"))
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                stack.enter_context(filelock.FileLock(self.folder / "lock", timeout=0))
+            except filelock.Timeout as error:
                 raise DataError(
                     f"{self.folder}: another process is building this store; wait for it"
                 ) from error
-            self._same_plan()
+            self._check_plan()
             self.log = stack.enter_context(open(self.folder / "done.txt", "a+b", buffering=0))
             self._resume()
-            self.open_files = stack.pop_all()
+            self.resources = stack.pop_all()
         return self
 
+    def __exit__(self, *_) -> None:
+        try:
+            if self.uncommitted:
+                self.commit()
+        finally:
+            self.resources.close()
+
+    def _check_plan(self) -> None:
+        file, plan = self.folder / "plan.json", self.plan.recorded()
+        if not file.exists():
+            file.with_suffix(".new").write_text(json.dumps(plan, indent=1))
+            file.with_suffix(".new").replace(file)
+        begun = json.loads(file.read_text())
+        differences = [
+            f"{key} was {begun.get(key)!r}, now {value!r}"
+            for key, value in plan.items()
+            if begun.get(key) != value
+        ]
+        if differences:
+            raise DataError(
+                f"{self.folder} was begun otherwise ({'; '.join(differences)}). Delete it, or build"
+                " under another name."
+            )
+
     def _resume(self) -> None:
+        """Read from the log which rows are done, but for those that the file is too short for."""
         self.log.seek(0)
         text = self.log.read()
         whole = text.rfind(b"\n") + 1  # a kill may have cut the last line
         self.log.truncate(whole)
         length = self.file.stat().st_size if self.file.exists() else 0
-        self.done = np.zeros(len(self.names), bool)
-        self.done[[row for row in map(int, text[:whole].split()) if self._end(row) <= length]] = (
-            True
-        )
-        self.new: list[int] = []
+        rows = [row for row in map(int, text[:whole].split()) if self.position(row + 1) <= length]
+        self.done = np.zeros(len(self.plan.names), bool)
+        self.done[rows] = True
+        self.uncommitted: list[int] = []
         self.committed = time.monotonic()
-        self._set_length(len(self.names))
+        self._set_length(len(self.plan.names))
 
-    def _end(self, row: int) -> int:
-        return self.offset + (row + 1) * self.like.nbytes
+    def position(self, row: int) -> int:
+        """Where a row begins in the file, in bytes."""
+        return self.offset + row * self.plan.like.nbytes
 
-    def _same_plan(self) -> None:
-        plan = json.loads(
-            json.dumps(
-                {**self.meta, "names": hashlib.sha256("\n".join(self.names).encode()).hexdigest()}
-            )
-        )
-        file = self.folder / "plan.json"
-        if not file.exists():
-            file.with_suffix(".new").write_text(json.dumps(plan, indent=1))
-            file.with_suffix(".new").replace(file)
-        was = json.loads(file.read_text())
-        differs = [
-            f"{key} was {was.get(key)!r}, now {plan[key]!r}"
-            for key in plan
-            if was.get(key) != plan[key]
-        ]
-        if differs:
-            raise DataError(
-                f"{self.folder} was begun otherwise ({'; '.join(differs)}). Delete it, or build"
-                " under another name."
-            )
+    def _header(self, count: int) -> bytes:
+        header = io.BytesIO()
+        write_header(header, count, self.plan.like.shape, self.plan.like.dtype)
+        return header.getvalue()
 
     def _set_length(self, count: int) -> None:
         """Make the file hold `count` rows; those not written yet take no room."""
         with open(self.file, "r+b" if self.file.exists() else "w+b") as file:
             used = os.fstat(file.fileno()).st_blocks * 512
-            needed, free = count * self.like.nbytes - used, shutil.disk_usage(self.folder).free
+            needed = count * self.plan.like.nbytes - used
+            free = shutil.disk_usage(self.folder).free
             if needed > free:
                 raise OSError(
                     errno.ENOSPC,
@@ -98,40 +126,47 @@ class _Building:
                     str(self.file),
                 )
             file.write(self._header(count))
-            file.truncate(self._end(count - 1))
-
-    def _header(self, count: int) -> bytes:
-        header = io.BytesIO()
-        write_header(header, count, self.like.shape, self.like.dtype)
-        return header.getvalue()
+            file.truncate(self.position(count))
 
     def add(self, rows: list[int]) -> None:
         """Note rows as written; now and then make that last."""
         self.done[rows] = True
-        self.new += rows
+        self.uncommitted += rows
         if time.monotonic() - self.committed > COMMIT_SECONDS:
             self.commit()
 
     def commit(self) -> None:
+        """Make the rows noted so far outlast a power cut."""
         with open(self.file, "rb") as file:
             os.fsync(file.fileno())  # pixels first: a row is never said to be there before it is
-        self.log.write("".join(f"{row}\n" for row in self.new).encode())
+        self.log.write("".join(f"{row}\n" for row in self.uncommitted).encode())
         os.fsync(self.log.fileno())
-        self.new, self.committed = [], time.monotonic()
+        self.uncommitted, self.committed = [], time.monotonic()
 
-    def finish(self, failures: Failures, meta: dict[str, Any]) -> Path:
-        """Close up the rows of failures, write index and meta; the folder that is the store now."""
+    def finish(self, left_out: Collection[int], notes: dict[str, Any]) -> Path:
+        """Close up the rows that are left out, write index and meta.
+
+        Args:
+            left_out: row numbers.
+            notes: what `meta.json` says beside the plan's meta.
+
+        Returns:
+            The folder that is the store now.
+
+        Raises:
+            DataError: all rows are left out.
+        """
         self.commit()
-        keep = [row for row in range(len(self.names)) if row not in failures]
+        keep = [row for row in range(len(self.plan.names)) if row not in left_out]
         if not keep:
             raise DataError(f"no readable patches for {self.folder.stem}: nothing to store")
-        if failures:
+        if left_out:
             self._close_up(keep)
         with open(self.file.with_name("index.csv"), "w", newline="") as file:
-            csv.writer(file).writerows(
-                itertools.chain([("name", "label")], ((self.names[row], "") for row in keep))
-            )
-        write_meta(self.file.parent, meta, [len(keep), *self.like.shape], self._checksum())
+            rows = ((self.plan.names[row], "") for row in keep)
+            csv.writer(file).writerows(itertools.chain([("name", "label")], rows))
+        shape = [len(keep), *self.plan.like.shape]
+        write_meta(self.file.parent, {**self.plan.meta, **notes}, shape, self._checksum())
         return self.file.parent
 
     def _close_up(self, keep: list[int]) -> None:
@@ -141,14 +176,10 @@ class _Building:
         remaining = self.folder / "done.new"
         remaining.write_text("".join(f"{row}\n" for row in keep[:moved]))
         remaining.replace(self.folder / "done.txt")
-        size = self.like.nbytes
         with open(self.file, "r+b", buffering=0) as file:
             for new, row in enumerate(keep[moved:], moved):
-                _pwrite(
-                    file.fileno(),
-                    os.pread(file.fileno(), size, self.offset + row * size),
-                    self.offset + new * size,
-                )
+                image = os.pread(file.fileno(), self.plan.like.nbytes, self.position(row))
+                write_at(file.fileno(), image, self.position(new))
         self._set_length(len(keep))
 
     def _checksum(self) -> str:
@@ -160,15 +191,9 @@ class _Building:
             os.fsync(file.fileno())
         return digest.hexdigest()
 
-    def __exit__(self, *_) -> None:
-        try:
-            if self.new:
-                self.commit()
-        finally:
-            self.open_files.close()
 
-
-def _pwrite(file: int, data: bytes, at: int) -> None:
+def write_at(file: int, data: bytes, position: int) -> None:
+    """Write all of `data` into an open file (its descriptor) at a position in bytes."""
     while data:  # a disk that fills up takes a part first, and says why the next time
-        written = os.pwrite(file, data, at)
-        data, at = data[written:], at + written
+        written = os.pwrite(file, data, position)
+        data, position = data[written:], position + written

@@ -1,14 +1,12 @@
-"""Fetch the data sets: pinned addresses, checksums, broken downloads taken up again, safe
-unpacking.
+"""Fetch the data sets: pinned addresses, checksums, broken downloads taken up where they broke.
 
-Command line: `python -m src.data.download eurosat` (or ucmerced, bigearthnet-v1, bigearthnet-v2,
-eurosat-allbands).
+Command line: `python -m src.data.download SET`, one of `SETS`.
 """
 
 import argparse
 import hashlib
+import http.client
 import shutil
-import tarfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -18,22 +16,27 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from src.data.images import ALLBANDS
-from src.errors import DataError
+from src.errors import DataError, exit_with_message
 
 TIMEOUT = 60  # seconds without a byte
 
 
 @dataclass(frozen=True)
 class Remote:
+    """A file to download, and what to do with it."""
+
     url: str
     md5: str
     file: str  # under the data folder
-    inside: str = ""  # the folder in the archive that is wanted; "": it stays packed
-    folder: str = ""  # where that goes, under the data folder
+    # the folder that is wanted of a zip archive, unpacked beside it; "": it stays as it is
+    inside: str = ""
 
 
 _HF = "https://huggingface.co/datasets/torchgeo"
-_SPLITS = "https://git.tu-berlin.de/rsim/BigEarthNet-MM_19-classes_models/-/raw/9a5be07346ab0884b2d9517475c27ef9db9b5104"
+_V1 = (  # its splits; the archive itself is on Zenodo
+    "https://git.tu-berlin.de/rsim/BigEarthNet-MM_19-classes_models/-/raw"
+    "/9a5be07346ab0884b2d9517475c27ef9db9b5104/splits"
+)
 _V2 = "https://zenodo.org/records/10891137/files"
 # Checksums as torchvision and torchgeo pin them, those of Zenodo's files as Zenodo lists them.
 SETS = {
@@ -43,7 +46,6 @@ SETS = {
             "c8fa014336c82ac7804f0398fcb19387",
             "eurosat/EuroSAT.zip",
             "2750",
-            "eurosat/2750",
         )
     ],
     "eurosat-allbands": [
@@ -52,7 +54,6 @@ SETS = {
             "5ac12b3b2557aa56e1826e981e8e200e",
             "eurosat/EuroSATallBands.zip",
             ALLBANDS,
-            f"eurosat/{ALLBANDS}",
         )
     ],
     "ucmerced": [
@@ -61,25 +62,16 @@ SETS = {
             "5b7ec56793786b6dc8a908e8854ac0e4",
             "UCMerced_LandUse.zip",
             "UCMerced_LandUse/Images",
-            "UCMerced_LandUse/Images",
         )
     ],
     # The archives of BigEarthNet stay packed: the store is built from them directly.
     "bigearthnet-v1": [
         Remote(
-            f"{_SPLITS}/splits/train.csv?inline=false",
-            "623e501b38ab7b12fe44f0083c00986d",
-            "splits/train.csv",
+            f"{_V1}/train.csv?inline=false", "623e501b38ab7b12fe44f0083c00986d", "splits/train.csv"
         ),
+        Remote(f"{_V1}/val.csv?inline=false", "22efe8ed9cbd71fa10742ff7df2b7978", "splits/val.csv"),
         Remote(
-            f"{_SPLITS}/splits/val.csv?inline=false",
-            "22efe8ed9cbd71fa10742ff7df2b7978",
-            "splits/val.csv",
-        ),
-        Remote(
-            f"{_SPLITS}/splits/test.csv?inline=false",
-            "697fb90677e30571b9ac7699b7e5b432",
-            "splits/test.csv",
+            f"{_V1}/test.csv?inline=false", "697fb90677e30571b9ac7699b7e5b432", "splits/test.csv"
         ),
         Remote(
             "https://zenodo.org/records/12687186/files/BigEarthNet-S2-v1.0.tar.gz",
@@ -105,11 +97,11 @@ def fetch(remote: Remote, data: str | Path) -> Path:
         The file, or the folder it was unpacked into.
 
     Raises:
-        DataError: no connection (what has arrived is kept), wrong checksum, an archive that would
-            write elsewhere.
+        DataError: no connection (what has arrived is kept), wrong checksum, damaged archive.
     """
-    file, folder = Path(data, remote.file), Path(data, remote.folder)
-    if remote.folder and folder.exists():
+    file = Path(data, remote.file)
+    folder = file.parent / remote.inside
+    if remote.inside and folder.exists():
         return folder
     if not file.exists():
         partial = file.with_name(f"{file.name}.part")
@@ -117,39 +109,19 @@ def fetch(remote: Remote, data: str | Path) -> Path:
         _download(remote.url, partial)
         _verify(partial, remote)
         partial.rename(file)  # it has its name only when it is whole and right
-    if not remote.folder:
+    if not remote.inside:
         return file
-    staging = file.with_name(f"{file.name}.unpacking")
-    shutil.rmtree(staging, ignore_errors=True)  # of a try that was stopped
-    unpack(file, staging)
-    if not (staging / remote.inside).is_dir():
-        raise DataError(f"{file} holds no {remote.inside}: {remote.url} has changed")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    (staging / remote.inside).rename(folder)
-    shutil.rmtree(staging)
+    _unpack(file, remote, folder)
     return folder
 
 
 def _download(url: str, partial: Path) -> None:
-    have = partial.stat().st_size if partial.exists() else 0
+    """Fetch what is still missing of `partial`."""
+    have = _size(partial)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            if have and response.status != 206:
-                have = 0  # a server that cannot continue sends everything again
-            length = response.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            with (
-                open(partial, "ab" if have else "wb") as file,
-                tqdm(
-                    total=total, initial=have, desc=partial.stem, unit="B", unit_scale=True
-                ) as bar,
-            ):
-                while block := response.read(1 << 20):
-                    file.write(block)
-                    bar.update(len(block))
-                if total is not None and file.tell() < total:
-                    raise ConnectionError(f"{file.tell():,} of {total:,} bytes")
+            _receive(response, partial, have)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing beyond what we have: it was all there
             return
@@ -157,19 +129,37 @@ def _download(url: str, partial: Path) -> None:
             f"{url} answers {error.code} {error.reason}: the address may have moved, see SETUP.md"
         ) from error
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
-        have = partial.stat().st_size if partial.exists() else 0
         raise DataError(
-            f"no connection to {url} ({error}). Run again to go on from the {have:,} bytes in"
-            f" {partial}; on a machine without internet, download it elsewhere and put it at"
-            f" {partial.with_suffix('')}."
+            f"no connection to {url} ({error}). Run again to go on from the {_size(partial):,}"
+            f" bytes in {partial}; on a machine without internet, download it elsewhere and put it"
+            f" at {partial.with_suffix('')}."
         ) from error
 
 
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> None:
+    """Append the response to the `have` bytes there are; ConnectionError if it ends too early."""
+    if have and response.status != 206:
+        have = 0  # a server that cannot continue sends everything again
+    length = response.headers.get("Content-Length")
+    total = have + int(length) if length else None
+    with (
+        open(partial, "ab" if have else "wb") as file,
+        tqdm(total=total, initial=have, desc=partial.stem, unit="B", unit_scale=True) as bar,
+    ):
+        while block := response.read(1 << 20):
+            file.write(block)
+            bar.update(len(block))
+        if total is not None and file.tell() < total:
+            raise ConnectionError(f"{file.tell():,} of {total:,} bytes")
+
+
 def _verify(file: Path, remote: Remote) -> None:
-    digest = hashlib.md5(usedforsecurity=False)
     with open(file, "rb") as content:
-        while block := content.read(1 << 23):
-            digest.update(block)
+        digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False))
     if digest.hexdigest() != remote.md5:
         wrong = file.with_suffix(".wrong")
         file.rename(wrong)  # or it would be taken for a beginning, and never become right
@@ -179,48 +169,35 @@ def _verify(file: Path, remote: Remote) -> None:
         )
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a .zip or .tar.* into `folder` and nowhere else.
-
-    Raises:
-        DataError: a member's name leads out of the folder, or the archive is damaged.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(archive, "rb") as file:
-        zipped = file.read(2) == b"PK"
+def _unpack(file: Path, remote: Remote, folder: Path) -> None:
+    """Put what is wanted of an archive at `folder`, which appears only when it is whole."""
+    staging = file.with_name(f"{file.name}.unpacking")
+    shutil.rmtree(staging, ignore_errors=True)  # of a try that was stopped
     try:
-        if zipped:
-            with zipfile.ZipFile(archive) as content:
-                for name in content.namelist():
-                    if not (folder / name).resolve().is_relative_to(folder.resolve()):
-                        raise DataError(
-                            f"{archive}: {name} leads out of {folder}. Nothing was unpacked; don't"
-                            " trust it."
-                        )
-                content.extractall(folder)
-        else:
-            with tarfile.open(archive) as content:
-                content.extractall(folder, filter="data")
-    except tarfile.FilterError as error:
-        raise DataError(f"{archive}: {error}. Don't trust this archive.") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise DataError(
-            f"{archive} cannot be unpacked ({error}): delete it and run again"
-        ) from error
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(staging)  # wherever members say they belong, they land in there
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{file} cannot be unpacked ({error}): delete it and run again") from error
+    if not (staging / remote.inside).is_dir():
+        raise DataError(f"{file} holds no {remote.inside}: {remote.url} has changed")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    (staging / remote.inside).rename(folder)
+    shutil.rmtree(staging)
 
 
 def main() -> None:
+    """Fetch every file of a set."""
     parser = argparse.ArgumentParser(
         prog="python -m src.data.download", description="Download a data set."
     )
     parser.add_argument("set", choices=SETS)
-    parser.add_argument("--data", default="data", help="folder of all data sets")
+    parser.add_argument(
+        "--data", default="data", help="folder of all data sets (default: %(default)s)"
+    )
     args = parser.parse_args()
-    try:
+    with exit_with_message():
         for remote in SETS[args.set]:
             print(f"ready: {fetch(remote, args.data)}")
-    except (DataError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

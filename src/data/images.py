@@ -5,7 +5,9 @@ UC Merced Land Use (Yang & Newsam 2010): 256×256 aerial TIFFs at 0.3 m, here th
 set.
 """
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from src.data.bands import ALL_BANDS
-from src.data.store import PatchStore, open_or_build
+from src.data.store import Patch, PatchStore, open_or_build
 from src.errors import DataError
 
 CLASSES = (
@@ -28,71 +30,35 @@ CLASSES = (
     "River",
     "SeaLake",
 )
+STUDY_CLASSES = ("airplane", "storagetanks", "tenniscourt")  # of UC Merced's 21
+# where the 13-band archive has its class folders
+ALLBANDS = "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"
+# the bands in its files: level 1C's 13, B8A last
+FILE_BANDS = (*(f"B{number:02}" for number in range(1, 13)), "B8A")
 
 
-ALLBANDS = (  # where the 13-band archive has its class folders
-    "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"
-)
-# bands in the files: level 1C's 13, B8A last; B10 (cirrus, no ground in it) is dropped, the rest
-# are put in order
-FILE_BANDS = (
-    "B01",
-    "B02",
-    "B03",
-    "B04",
-    "B05",
-    "B06",
-    "B07",
-    "B08",
-    "B09",
-    "B10",
-    "B11",
-    "B12",
-    "B8A",
-)
-
-
-def eurosat_store(root: str | Path, path: str | Path) -> PatchStore:
-    """Open the store at `path`, building it from the class folders in `root` (`…/2750`) if it is
-    not there yet.
-
-    Images are (64, 64, 3) uint8, labels index `CLASSES`.
+def read_image(file: Path, size: int | None = None) -> np.ndarray:
+    """Decode an 8-bit RGB image file to (H, W, 3) uint8, resized to (size, size, 3) if need be.
 
     Raises:
-        DataError: folder missing, class missing or empty, a folder that is not a class, an
-            unreadable image.
+        DataError: truncated, not an image, or not RGB.
     """
-    root = Path(root)
-    return open_or_build(
-        path,
-        _eurosat_patches(root, "*.jpg", read_image),
-        {"kind": "eurosat-rgb", "source": str(root.absolute()), "classes": list(CLASSES)},
-    )
-
-
-def eurosat_allbands_store(root: str | Path, path: str | Path) -> PatchStore:
-    """Open the store at `path`, building it from class folders of 13-band GeoTIFFs if it is not
-    there yet.
-
-    Images are (64, 64, 12) uint16 digital numbers in the order of ALL_BANDS, labels index
-    `CLASSES`; their order is that of `eurosat_store`, so that a split of one is the split of the
-    other. They are level 1C, not corrected for the atmosphere; BigEarthNet is level 2A.
-
-    Raises:
-        DataError: see `eurosat_store`.
-    """
-    root = Path(root)
-    meta = {
-        "kind": "eurosat-all",
-        "source": str(root.absolute()),
-        "classes": list(CLASSES),
-        "bands": list(ALL_BANDS),
-    }
-    return open_or_build(path, _eurosat_patches(root, "*.tif", read_allbands), meta)
+    try:
+        with Image.open(file) as image:
+            image.load()
+            if image.mode != "RGB":
+                raise DataError(f"{file}: expected an 8-bit RGB image, got mode {image.mode}")
+            if size and image.size != (size, size):
+                image = image.resize((size, size), Image.Resampling.BILINEAR)
+            return np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{file} cannot be read ({error}): download or extract it again") from error
 
 
 def read_allbands(file: Path) -> np.ndarray:
-    """(H, W, 12) uint16 of a 13-band GeoTIFF.
+    """Decode a 13-band GeoTIFF to (H, W, 12) uint16 in the order of ALL_BANDS.
+
+    B10 is left out: cirrus, with no ground in it.
 
     Raises:
         DataError: unreadable, or not 13 bands of uint16.
@@ -110,82 +76,102 @@ def read_allbands(file: Path) -> np.ndarray:
         raise DataError(f"{file} cannot be read ({error}): download or extract it again") from error
 
 
-STUDY_CLASSES = ("airplane", "storagetanks", "tenniscourt")
-SIZE = 256  # pixels; a few files of the set differ by some pixels and are resized
+@dataclass(frozen=True)
+class ImageSet:
+    """What there is to know of a set of images in class folders."""
+
+    title: str  # in messages
+    kind: str  # in meta.json
+    pattern: str  # of the files in a class folder
+    read: Callable[[Path], np.ndarray]  # a file → (H, W, C), of one shape in the whole set
+    bands: tuple[str, ...] = ()  # where they are not red, green and blue
+    complete: bool = False  # whether a folder that is none of the classes is an error
+
+
+EUROSAT = ImageSet("EuroSAT", "eurosat-rgb", "*.jpg", read_image, complete=True)
+EUROSAT_ALLBANDS = ImageSet(
+    "EuroSAT", "eurosat-all", "*.tif", read_allbands, ALL_BANDS, complete=True
+)
+# a few files of the set differ from 256 pixels by some and are resized
+UCMERCED = ImageSet("UC Merced", "ucmerced", "*.tif", functools.partial(read_image, size=256))
+
+
+def eurosat_store(root: str | Path, path: str | Path) -> PatchStore:
+    """Open EuroSAT's store at `path`, building it from `root` (`…/2750`) if it is not there yet.
+
+    Images are (64, 64, 3) uint8, labels index `CLASSES`.
+
+    Raises:
+        DataError: see `class_folder_store`.
+    """
+    return class_folder_store(EUROSAT, CLASSES, root, path)
+
+
+def eurosat_allbands_store(root: str | Path, path: str | Path) -> PatchStore:
+    """Open the store of EuroSAT's 13-band GeoTIFFs at `path`, building it if it is not there yet.
+
+    Images are (64, 64, 12) uint16 digital numbers in the order of ALL_BANDS, labels index
+    `CLASSES`; their order is that of `eurosat_store`, so that a split of one is the split of the
+    other. They are level 1C, not corrected for the atmosphere; BigEarthNet is level 2A.
+
+    Raises:
+        DataError: see `class_folder_store`.
+    """
+    return class_folder_store(EUROSAT_ALLBANDS, CLASSES, root, path)
 
 
 def ucmerced_store(
-    root: str | Path, path: str | Path, classes: tuple[str, ...] = STUDY_CLASSES
+    root: str | Path, path: str | Path, classes: Sequence[str] = STUDY_CLASSES
 ) -> PatchStore:
-    """Open the store at `path`, building it from `root` (`…/UCMerced_LandUse/Images`) if it is not
-    there yet.
+    """Open UC Merced's store at `path`, building it from `root` (`…/UCMerced_LandUse/Images`) if
+    it is not there yet.
 
     Images are (256, 256, 3) uint8, labels index `classes`.
 
     Raises:
-        DataError: folder missing, class missing or empty, an unreadable image.
+        DataError: see `class_folder_store`.
     """
-    root = Path(root)
-    meta = {"kind": "ucmerced", "source": str(root.absolute()), "classes": list(classes)}
-    return open_or_build(path, _ucmerced_patches(root, classes), meta)
+    return class_folder_store(UCMERCED, classes, root, path)
 
 
-def _eurosat_patches(root: Path, pattern: str, read: Callable[[Path], np.ndarray]):
-    if not root.is_dir():
-        raise DataError(
-            f"EuroSAT not found: no folder {root}. SETUP.md says where to download it; "
-            "without a download, run with PROFILE = 'demo'."
-        )
-    strangers = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in CLASSES)
-    if strangers:
-        raise DataError(
-            f"{root} holds folders that are not EuroSAT classes: {strangers}. Expected"
-            f" {list(CLASSES)}."
-        )
-    files = class_folders(root, CLASSES, pattern)
-    progress = tqdm(total=sum(map(len, files.values())), desc="reading EuroSAT", unit="img")
-    for label, name in enumerate(CLASSES):
-        for file in files[name]:
-            yield file.stem, label, read(file)
-            progress.update()
-    progress.close()
+def class_folder_store(
+    images: ImageSet, classes: Sequence[str], root: str | Path, path: str | Path
+) -> PatchStore:
+    """Open the store at `path`, building it from `root` (`root/<class>/<file>`) if it is not there.
 
-
-def _ucmerced_patches(root: Path, classes: tuple[str, ...]):
-    if not root.is_dir():
-        raise DataError(
-            f"UC Merced not found: no folder {root}. SETUP.md says where to download it; "
-            "without a download, run with PROFILE = 'demo'."
-        )
-    for label, (name, files) in enumerate(class_folders(root, classes, "*.tif").items()):
-        for file in tqdm(files, desc=f"reading UC Merced {name}", unit="img", leave=False):
-            image = read_image(file)
-            if image.shape[:2] != (SIZE, SIZE):
-                image = np.asarray(
-                    Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-                )
-            yield file.stem, label, image
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Decode an 8-bit RGB image file to (H, W, 3) uint8.
+    Rows are by class in the order of `classes`, within a class in natural order; a file's name
+    without its suffix is the patch's, labels index `classes`.
 
     Raises:
-        DataError: truncated, not an image, or not RGB.
+        DataError: folder missing, class missing or empty, a folder that is no class of a complete
+            set, an unreadable image, one of another shape, or a store that was built otherwise.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode != "RGB":
-                raise DataError(f"{path}: expected an 8-bit RGB image, got mode {image.mode}")
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): download or extract it again") from error
+    root = Path(root)
+    meta = {"kind": images.kind, "source": str(root.absolute()), "classes": list(classes)}
+    if images.bands:
+        meta["bands"] = list(images.bands)
+    return open_or_build(path, _labelled(images, classes, root), meta)
 
 
-def class_folders(root: Path, classes: Iterable[str], pattern: str) -> dict[str, list[Path]]:
+def _labelled(images: ImageSet, classes: Sequence[str], root: Path) -> Iterator[Patch]:
+    if not root.is_dir():
+        raise DataError(
+            f"{images.title} not found: no folder {root}. SETUP.md says where to download it;"
+            " without a download, run with PROFILE = 'demo'."
+        )
+    others = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in classes)
+    if images.complete and others:
+        raise DataError(
+            f"{root} holds folders that are not {images.title} classes: {others}. Expected"
+            f" {list(classes)}."
+        )
+    files = class_folders(root, classes, images.pattern)
+    labelled = [(label, file) for label, name in enumerate(classes) for file in files[name]]
+    for label, file in tqdm(labelled, desc=f"reading {images.title}", unit="img"):
+        yield file.stem, label, images.read(file)
+
+
+def class_folders(root: Path, classes: Sequence[str], pattern: str) -> dict[str, list[Path]]:
     """The image files of each class folder, in natural order (name_2 before name_10).
 
     Raises:

@@ -1,5 +1,4 @@
-"""Fill a store from a great many small files: on all cores, in bounded memory, and safe to kill at
-any moment.
+"""Fill a store from a great many small files: on all cores, in bounded memory, safe to kill.
 
 While it is being built a store is the folder `<path>.building`: `store/images.npy` has a row for
 every selected patch, written in place by the reading processes, and `done.txt` says which rows are
@@ -7,7 +6,9 @@ on disk. Started again, the build reads only the others. At the end the rows of 
 are closed up, and `store/` gets its place in one rename.
 """
 
+import contextlib
 import errno
+import functools
 import itertools
 import multiprocessing
 import os
@@ -18,17 +19,24 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from src.data.bigearthnet.sources import Task
-from src.data.building import Failures, _Building, _pwrite
+from src.data.building import Building, Plan, write_at
 from src.data.store import PatchStore
 from src.errors import AbsentError, DataError
 
+# One patch to read: its row; its folder, for messages; its files by suffix, or None: they are still
+# to be read from the folder, or an error: what is wrong with them.
+Files = dict[str, bytes] | DataError | None
+Task = tuple[int, str, Files]
+# (name → row, (N,) bool of the rows to do) → those to do, in any order
+Tasks = Callable[[dict[str, int], np.ndarray], Iterable[Task]]
+# (folder, files) → an image, or DataError; runs in other processes
+Decode = Callable[[str, Files], np.ndarray]
 CHUNK = 64  # patches handed to a process at a time: about 6 MB when they come out of an archive
 REMEDIES = {
     errno.ENOSPC: "Make room on that disk",
@@ -41,29 +49,27 @@ REMEDIES = {
 
 def build(
     path: Path,
-    names: list[str],
-    tasks: Callable[[dict[str, int], np.ndarray], Iterable[Task]],
-    decode: Callable[..., np.ndarray],
-    like: np.ndarray,
-    meta: dict[str, Any],
+    plan: Plan,
+    tasks: Tasks,
+    decode: Decode,
     notes: dict[str, Any],
     *,
     max_unreadable: float = 0.01,
     workers: int | None = None,
 ) -> PatchStore:
-    """Build the store at `path`, or go on building it; its rows are in the order of `names`,
-    however tasks come in.
+    """Build the store at `path`, or go on building it.
 
-    Patches that cannot be read are left out and listed with the reason in `<path>-unreadable.csv`.
+    Patches that cannot be read are left out and listed with the reason in `<path>-unreadable.csv`;
+    a name that comes again counts as unreadable.
 
     Args:
-        names: of the patches; a name that comes again counts as unreadable.
-        tasks: (name → row, (N,) bool of rows to do) → tasks of `src.data.sources`.
-        decode: (folder, files) → an image like `like`, or DataError; runs in other processes.
-        meta: what decides the images; a build begun with another `meta` or other names is refused.
+        plan: its rows are the store's, in whatever order tasks come in; a build begun with another
+            plan is refused.
+        tasks: gives the patches to read, see `src.data.bigearthnet.sources.Folders.tasks`.
+        decode: gives an image like `plan.like`, see `src.data.bigearthnet.patch.read_patch`.
         notes: what else `meta.json` shall say; its "counts" get those of absent and unreadable
             patches added.
-        max_unreadable: share of `names`, in [0, 1], above which the build stops.
+        max_unreadable: share of `plan.names`, in [0, 1], above which the build stops.
         workers: processes; None: one a core, but no more than one for every five thousand patches:
             one starts in the time that reading so many takes.
 
@@ -73,57 +79,103 @@ def build(
     """
     if path.exists():
         raise DataError(f"{path} exists already: open it, or delete it to build it again")
-    rows: dict[str, int] = {}
-    failures: Failures = {}
-    for row, name in enumerate(names):
-        if rows.setdefault(name, row) != row:
-            failures[row] = (f"{name} is listed more than once: the first is kept", False)
-    workers = workers or max(1, min(os.cpu_count() or 1, len(names) // 5000))
-    building = path.with_name(f"{path.name}.building")
+    workers = workers or max(1, min(os.cpu_count() or 1, len(plan.names) // 5000))
+    folder = path.with_name(f"{path.name}.building")
+    with _remedies(folder), Building(folder, plan) as building:
+        report = Report(path, plan.names, max_unreadable)
+        _read(building, report, tasks, decode, workers)
+        if report.failures:
+            report.write()
+            tqdm.write(f"Left out: {report.summary()}")
+        notes = {**notes, "counts": {**notes["counts"], **report.counts()}}
+        building.finish(report.failures, notes).rename(path)
+    shutil.rmtree(folder)
+    return PatchStore.open(path)
+
+
+@contextlib.contextmanager
+def _remedies(folder: Path) -> Iterator[None]:
+    """Errors of the machine as DataErrors that say what to do."""
     try:
-        with _Building(building, names, like, meta) as state:
-            _report_file(path).unlink(
-                missing_ok=True
-            )  # of an earlier try: the data may have been mended since
-            todo = ~state.done
-            todo[list(failures)] = False
-            work = (
-                (decode, state.file, state.offset, chunk) for chunk in _chunks(tasks(rows, todo))
-            )
-            with tqdm(
-                total=len(names), initial=len(names) - int(todo.sum()), desc="reading", unit="patch"
-            ) as bar:
-                for results in _map(_read_chunk, work, workers):
-                    failures.update({row: failure for row, failure in results if failure})
-                    state.add([row for row, failure in results if not failure])
-                    bar.update(len(results))
-                    _stop_if_too_many(path, names, failures, max_unreadable)
-            for row in np.flatnonzero(todo & ~state.done).tolist():
-                if row not in failures:
-                    failures[row] = (
-                        f"{names[row]} is missing: listed, but nowhere in the archive",
-                        True,
-                    )
-            _stop_if_too_many(path, names, failures, max_unreadable)
-            if failures:
-                _report(path, names, failures)
-                tqdm.write(f"Left out: {_told(path, names, failures)}")
-            absent = sum(absent for _, absent in failures.values())
-            counts = {**notes["counts"], "absent": absent, "unreadable": len(failures) - absent}
-            state.finish(failures, {**meta, **notes, "counts": counts}).rename(path)
+        yield
     except BrokenProcessPool as error:
         raise DataError(
-            f"a reading process was killed (memory?). What was read is kept in {building}: run"
+            f"a reading process was killed (memory?). What was read is kept in {folder}: run"
             " again, with fewer workers if it happens again. (A script must build below `if"
             " __name__ == '__main__':`.)"
         ) from error
     except OSError as error:
         remedy = REMEDIES.get(error.errno, "Mend it")
         raise DataError(
-            f"{error}. {remedy}, then run again: what was read is kept in {building}."
+            f"{error}. {remedy}, then run again: what was read is kept in {folder}."
         ) from error
-    shutil.rmtree(building)
-    return PatchStore.open(path)
+
+
+class Failure(NamedTuple):
+    """Why a patch is not in the store."""
+
+    reason: str
+    absent: bool  # whether there is no file of it at all
+
+
+class Report:
+    """The patches that cannot be read, by row, and `<path>-unreadable.csv`, which lists them."""
+
+    def __init__(self, path: Path, names: list[str], max_unreadable: float):
+        self.file = path.with_name(f"{path.name}-unreadable.csv")
+        self.names, self.max_unreadable = names, max_unreadable
+        self.file.unlink(missing_ok=True)  # of an earlier try: the data may have been mended since
+        self.failures: dict[int, Failure] = {}
+
+    def write(self) -> None:
+        """Write the list, in the order of the rows."""
+        table = [(self.names[row], self.failures[row].reason) for row in sorted(self.failures)]
+        pd.DataFrame(table, columns=["name", "reason"]).to_csv(self.file, index=False)
+
+    def summary(self) -> str:
+        """Say how many, and the reason of the first."""
+        return (
+            f"{len(self.failures)} of {len(self.names)} patches unreadable, listed in {self.file};"
+            f" the first: {self.failures[min(self.failures)].reason}"
+        )
+
+    def counts(self) -> dict[str, int]:
+        """How many are absent, and how many are there but unreadable."""
+        absent = sum(failure.absent for failure in self.failures.values())
+        return {"absent": absent, "unreadable": len(self.failures) - absent}
+
+    def stop_if_too_many(self) -> None:
+        """Write the list and raise DataError, if more than `max_unreadable` of the patches fail."""
+        if len(self.failures) > self.max_unreadable * len(self.names):
+            self.write()
+            raise DataError(
+                f"{self.summary()}. More than {100 * self.max_unreadable:g}%: mend the data, or"
+                " raise max_unreadable, and run again. What was read is kept."
+            )
+
+
+def _read(building: Building, report: Report, tasks: Tasks, decode: Decode, workers: int) -> None:
+    """Write every row that is not on disk yet, or report why it cannot be."""
+    names, failures = building.plan.names, report.failures
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if rows.setdefault(name, row) != row:
+            failures[row] = Failure(f"{name} is listed more than once: the first is kept", False)
+    todo = ~building.done
+    todo[list(failures)] = False
+    read = functools.partial(_read_chunk, building.file, building.offset, decode)
+    chunks = _chunks(tasks(rows, todo))
+    with tqdm(total=len(names), initial=int((~todo).sum()), desc="reading", unit="patch") as bar:
+        for written, failed in _in_processes(read, chunks, workers):
+            building.add(written)
+            failures.update(failed)
+            bar.update(len(written) + len(failed))
+            report.stop_if_too_many()
+    for row in np.flatnonzero(todo & ~building.done).tolist():
+        if row not in failures:
+            reason = f"{names[row]} is missing: listed, but nowhere in the archive"
+            failures[row] = Failure(reason, absent=True)
+    report.stop_if_too_many()
 
 
 def _chunks(tasks: Iterable[Task]) -> Iterator[list[Task]]:
@@ -132,23 +184,24 @@ def _chunks(tasks: Iterable[Task]) -> Iterator[list[Task]]:
         yield chunk
 
 
-def _read_chunk(work: tuple) -> list[tuple[int, tuple[str, bool] | None]]:
-    """Decode patches and write each to its row; row and failure (None: it is written) of each."""
-    decode, file, offset, tasks = work
-    results = []
+def _read_chunk(
+    file: Path, offset: int, decode: Decode, tasks: list[Task]
+) -> tuple[list[int], dict[int, Failure]]:
+    """Decode patches and write each to its row; the rows written, and those that failed."""
+    written, failed = [], {}
     with open(file, "r+b", buffering=0) as images:
         for row, folder, files in tasks:
             try:
                 image = decode(folder, files)
             except DataError as error:
-                results.append((row, (str(error), isinstance(error, AbsentError))))
+                failed[row] = Failure(str(error), isinstance(error, AbsentError))
                 continue
-            _pwrite(images.fileno(), image.tobytes(), offset + row * image.nbytes)
-            results.append((row, None))
-    return results
+            write_at(images.fileno(), image.tobytes(), offset + row * image.nbytes)
+            written.append(row)
+    return written, failed
 
 
-def _map(function: Callable, tasks: Iterable, workers: int) -> Iterator:
+def _in_processes(function: Callable, tasks: Iterable, workers: int) -> Iterator:
     """Results in the order in which they come; at most two tasks a process are under way, however
     many there are.
     """
@@ -173,31 +226,3 @@ def _follow_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
-def _report_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}-unreadable.csv")
-
-
-def _report(path: Path, names: list[str], failures: Failures) -> None:
-    table = [(names[row], failures[row][0]) for row in sorted(failures)]
-    pd.DataFrame(table, columns=["name", "reason"]).to_csv(_report_file(path), index=False)
-
-
-def _told(path: Path, names: list[str], failures: Failures) -> str:
-    first = failures[min(failures)][0]
-    return (
-        f"{len(failures)} of {len(names)} patches unreadable, listed in {_report_file(path)}; the"
-        f" first: {first}"
-    )
-
-
-def _stop_if_too_many(
-    path: Path, names: list[str], failures: Failures, max_unreadable: float
-) -> None:
-    if len(failures) > max_unreadable * len(names):
-        _report(path, names, failures)
-        raise DataError(
-            f"{_told(path, names, failures)}. More than {100 * max_unreadable:g}%: mend the data,"
-            " or raise max_unreadable, and run again. What was read is kept."
-        )

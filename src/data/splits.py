@@ -20,8 +20,9 @@ class Split:
 
 
 def stratified_split(store: PatchStore, seed: int = 0) -> Split:
-    """80/10/10 per class from a fixed seed, written to `split_seed<seed>.csv` in the store and read
-    from there after.
+    """Draw 80/10/10 of every class from a seed, once: what is written in the store is read after.
+
+    The file is `split_seed<seed>.csv`: name, split.
 
     Raises:
         DataError: the store has no labels, the file lists other patches, or a class has fewer than
@@ -31,9 +32,9 @@ def stratified_split(store: PatchStore, seed: int = 0) -> Split:
         raise DataError(f"{store.path} has no labels to stratify by")
     file = store.path / f"split_seed{seed}.csv"
     if not file.exists():
-        parts = _draw(store, seed)
         partial = file.with_suffix(".partial")
-        pd.DataFrame({"name": store.names, "split": parts}).to_csv(partial, index=False)
+        table = pd.DataFrame({"name": store.names, "split": _draw(store, seed)})
+        table.to_csv(partial, index=False)
         partial.replace(file)
     written = pd.read_csv(file, dtype=str, keep_default_na=False)
     if list(written["name"]) != list(store.names):
@@ -44,11 +45,12 @@ def stratified_split(store: PatchStore, seed: int = 0) -> Split:
 
 
 def _draw(store: PatchStore, seed: int) -> np.ndarray:
+    """(N,) "train", "val" or "test"."""
     if np.bincount(store.labels).min() < 10:
         raise DataError(f"{store.path}: an 80/10/10 split needs ten images of every class")
     rows = np.arange(len(store))
     train, rest = train_test_split(rows, train_size=0.8, stratify=store.labels, random_state=seed)
     val, _ = train_test_split(rest, train_size=0.5, stratify=store.labels[rest], random_state=seed)
-    parts = np.full(len(store), "test ")
+    parts = np.full(len(store), "test", dtype="U5")
     parts[train], parts[val] = "train", "val"
-    return np.char.strip(parts)
+    return parts

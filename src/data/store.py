@@ -1,5 +1,4 @@
-"""PatchStore: a data set decoded once into one array on disk, memory-mapped, with an index beside
-it.
+"""PatchStore: a data set decoded once into one array on disk, memory-mapped, with an index.
 
 A store is a folder: `images.npy` (N, H, W, C), `index.csv` (name, label), `meta.json` (what it was
 made from, and how). N×H×W×C on disk is channels_last on the device: permuted, never copied.
@@ -22,14 +21,16 @@ import pandas as pd
 from src.errors import DataError
 
 FORMAT_VERSION = 1
+Patch = tuple[str, int | None, np.ndarray]  # name, label and (H, W, C) image
 
 
 @dataclass(frozen=True)
 class PatchStore:
+    """An open store; rows of `images`, `labels` and `names` belong together."""
+
     path: Path
-    images: (
-        np.ndarray
-    )  # (N, H, W, C) uint8, memory-mapped copy-on-write: the file cannot be changed through it
+    # (N, H, W, C), memory-mapped copy-on-write: the file cannot be changed through it
+    images: np.ndarray
     labels: np.ndarray | None  # (N,) int64 indices into meta["classes"], or None
     names: np.ndarray  # (N,) str
     meta: dict[str, Any]
@@ -38,10 +39,8 @@ class PatchStore:
         return len(self.images)
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What a checkpoint should remember of its data: `meta` without the folder on this
-        machine.
-        """
+    def provenance(self) -> dict[str, Any]:
+        """What a checkpoint remembers of its data: `meta` without the folder on this machine."""
         return {key: value for key, value in self.meta.items() if key != "source"}
 
     @classmethod
@@ -52,51 +51,24 @@ class PatchStore:
             DataError: no store there, written by a newer format, or its files don't fit together.
         """
         path = Path(path)
-        if not (path / "meta.json").is_file():
-            raise DataError(
-                f"{path} is not a store: it has no meta.json. Build it as SETUP.md says."
-            )
-        try:
-            meta = json.loads((path / "meta.json").read_text())
-            version, shape = meta["format"], meta["shape"]
-        except (ValueError, KeyError) as error:
-            raise DataError(
-                f"{path}/meta.json is damaged ({error!r}). Delete the folder and build it again."
-            ) from error
-        if version > FORMAT_VERSION:
-            raise DataError(
-                f"{path} was written in store format {version}, this code reads up to"
-                f" {FORMAT_VERSION}: update ood-satellite, or delete the folder and build it again"
-            )
+        meta = _read_meta(path)
         try:
             images = np.load(path / "images.npy", mmap_mode="c")
-            index = pd.read_csv(
-                path / "index.csv",
-                dtype={"name": object},
-                keep_default_na=False,
-                na_values={"label": [""]},
-            )
-            names, labels = index["name"].to_numpy(str), index["label"].astype(np.float64)
+            names, labels = _read_index(path / "index.csv")
         except (OSError, EOFError, KeyError, ValueError) as error:
             raise DataError(f"{path}: {error}. Delete the folder and build it again.") from error
-        if list(images.shape) != shape or len(index) != len(images):
+        if list(images.shape) != meta["shape"] or len(names) != len(images):
             raise DataError(
-                f"{path}: meta.json says {shape}, images.npy holds {list(images.shape)} and"
-                f" index.csv {len(index)} rows. Delete the folder and build it again."
+                f"{path}: meta.json says {meta['shape']}, images.npy holds {list(images.shape)} and"
+                f" index.csv {len(names)} rows. Delete the folder and build it again."
             )
-        return cls(
-            path, images, None if labels.isna().any() else labels.to_numpy(np.int64), names, meta
-        )
+        return cls(path, images, labels, names, meta)
 
     @classmethod
     def write(
-        cls,
-        path: str | Path,
-        patches: Iterable[tuple[str, int | None, np.ndarray]],
-        meta: dict[str, Any],
+        cls, path: str | Path, patches: Iterable[Patch], meta: dict[str, Any]
     ) -> "PatchStore":
-        """Write (name, label, image) triples, all images of one (H, W, C) shape and dtype, and open
-        the result.
+        """Write patches, all images of one (H, W, C) shape and dtype, and open the result.
 
         The folder appears under its name only when it is whole: an error on the way leaves nothing
         behind.
@@ -109,7 +81,7 @@ class PatchStore:
         if path.exists():
             raise DataError(f"{path} exists already: open it, or delete it to build it again")
         patches = iter(patches)
-        first = next(patches, None)  # missing data is told before any folder is made
+        first = next(patches, None)  # missing data is reported before any folder is made
         if first is None:
             raise DataError(f"no readable patches for {path.name}: nothing to store")
         partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
@@ -124,19 +96,53 @@ class PatchStore:
         return cls.open(path)
 
 
+def _read_meta(path: Path) -> dict[str, Any]:
+    if not (path / "meta.json").is_file():
+        raise DataError(f"{path} is not a store: it has no meta.json. Build it as SETUP.md says.")
+    try:
+        meta = json.loads((path / "meta.json").read_text())
+        version, _ = meta["format"], meta["shape"]
+    except (ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}/meta.json is damaged ({error!r}). Delete the folder and build it again."
+        ) from error
+    if version > FORMAT_VERSION:
+        raise DataError(
+            f"{path} was written in store format {version}, this code reads up to {FORMAT_VERSION}:"
+            " update ood-satellite, or delete the folder and build it again"
+        )
+    return meta
+
+
+def _read_index(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Names and labels; labels are None unless every row has one."""
+    index = pd.read_csv(
+        file,
+        dtype={"name": object},  # names are text, whatever they look like
+        keep_default_na=False,
+        na_values={"label": [""]},
+    )
+    names, labels = index["name"].to_numpy(str), index["label"].astype(np.float64)
+    return names, None if labels.isna().any() else labels.to_numpy(np.int64)
+
+
 def write_meta(folder: Path, meta: dict[str, Any], shape: list[int], sha256: str) -> None:
-    """Write `meta.json`, whose presence says that a store is whole; `sha256` is of the image bytes,
-    without header.
+    """Write `meta.json`, whose presence says that a store is whole.
+
+    Args:
+        shape: [N, H, W, C].
+        sha256: of the bytes of the images, without the header of their file.
     """
     meta = {"format": FORMAT_VERSION, **meta, "shape": shape, "sha256": sha256}
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
 def _write_arrays(
-    folder: Path, patches: Iterable[tuple[str, int | None, np.ndarray]], like: np.ndarray
+    folder: Path, patches: Iterable[Patch], like: np.ndarray
 ) -> tuple[list[int], str]:
-    """The shape, and the SHA-256 of the images' bytes: the fingerprint of the data in every run's
-    record.
+    """Write images and index; the shape, and the SHA-256 of the images' bytes.
+
+    That checksum is the fingerprint of the data in every run's record.
     """
     count, digest = 0, hashlib.sha256()
     with (
@@ -157,14 +163,14 @@ def _write_arrays(
             digest.update(pixels)
             index.writerow([name, "" if label is None else label])
             count += 1
-        images.seek(0)
         # numpy pads the header so that the first axis can grow: the true count fits in its place
+        images.seek(0)
         write_header(images, count, like.shape, like.dtype)
     return [count, *like.shape], digest.hexdigest()
 
 
 def write_header(file: BinaryIO, count: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """The header of an .npy file of `count` such arrays; its length is the same for every count."""
+    """Write the header of an .npy file of `count` arrays; its length is the same for any count."""
     header = {
         "descr": np.lib.format.dtype_to_descr(dtype),
         "fortran_order": False,
@@ -173,9 +179,7 @@ def write_header(file: BinaryIO, count: int, shape: tuple[int, ...], dtype: np.d
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def open_or_build(
-    path: str | Path, patches: Iterable[tuple[str, int | None, np.ndarray]], meta: dict
-) -> PatchStore:
+def open_or_build(path: str | Path, patches: Iterable[Patch], meta: dict[str, Any]) -> PatchStore:
     """Open the store if it is there and was made as `meta` says, else write it.
 
     Raises:
@@ -184,7 +188,7 @@ def open_or_build(
     return open_if_there(path, meta) or PatchStore.write(path, patches, meta)
 
 
-def open_if_there(path: str | Path, meta: dict) -> PatchStore | None:
+def open_if_there(path: str | Path, meta: dict[str, Any]) -> PatchStore | None:
     """Open the store if there is one; None if not.
 
     Raises:
@@ -194,14 +198,14 @@ def open_if_there(path: str | Path, meta: dict) -> PatchStore | None:
     if not (Path(path) / "meta.json").is_file():
         return None
     store = PatchStore.open(path)
-    differs = {
-        key: (store.meta.get(key), value)
+    differences = [
+        f"{key} was {store.meta.get(key)!r}, now {value!r}"
         for key, value in meta.items()
         if store.meta.get(key) != value
-    }
-    if differs:
-        told = "; ".join(f"{key} was {was!r}, now {now!r}" for key, (was, now) in differs.items())
+    ]
+    if differences:
         raise DataError(
-            f"{path} was built otherwise ({told}). Delete it, or build under another name."
+            f"{path} was built otherwise ({'; '.join(differences)}). Delete it, or build under"
+            " another name."
         )
     return store

@@ -1,56 +1,55 @@
 """Command line: `python -m src.data.bigearthnet ROOT STORE --split train.csv`."""
 
 import argparse
+import dataclasses
 
 from src.data.bands import BANDS, EUROSAT_STRETCH
-from src.data.bigearthnet import bigearthnet_store
+from src.data.bigearthnet import Selection, bigearthnet_store
 from src.data.bigearthnet.sources import LAYOUTS
-from src.errors import DataError
+from src.errors import exit_with_message
+
+SHOW_DEFAULT = "(default: %(default)s)"
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m src.data.bigearthnet", description="Build a PatchStore."
     )
-    parser.add_argument("root", help="folder of patches (v1), of tiles (v2), or the archive itself")
-    parser.add_argument("store", help="folder to write")
-    parser.add_argument(
-        "--split", help="list with one patch name per line, or a split of --metadata; default: all"
-    )
-    parser.add_argument(
-        "--bands", choices=BANDS, default="rgb", help="rgb: uint8; all: twelve, uint16"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("root", help="folder of patches (v1), of tiles (v2), or the archive itself")
+    add("store", help="folder to write")
+    add("--bands", choices=BANDS, default="rgb", help=f"all: twelve, uint16 {SHOW_DEFAULT}")
+    add(
         "--stretch",
-        default=EUROSAT_STRETCH,
-        help="DN shown as white, or percentile",
         type=lambda text: text if text == "percentile" else float(text),
+        default=EUROSAT_STRETCH,
+        help=f"of rgb: digital number shown as white, or percentile {SHOW_DEFAULT}",
     )
-    parser.add_argument(
-        "--metadata", help="v2's metadata.parquet, or a CSV with names and countries"
-    )
-    parser.add_argument(
-        "--exclude", nargs="+", default=(), help="lists of patches to leave out (snow, clouds)"
-    )
-    parser.add_argument("--countries", nargs="+", default=(), help="only these")
-    parser.add_argument("--months", nargs="+", type=int, default=(), help="only these, 1 to 12")
-    parser.add_argument("--fraction", type=float, default=1.0, help="random share of what is left")
-    parser.add_argument("--seed", type=int, default=0, help="of that share")
-    parser.add_argument(
-        "--layout", choices=("auto", *LAYOUTS), default="auto", help="of root, where auto is wrong"
-    )
-    parser.add_argument("--workers", type=int, help="processes; default: one a core")
-    parser.add_argument(
-        "--max-unreadable", type=float, default=0.01, help="share of unreadable patches tolerated"
-    )
-    args = vars(parser.parse_args())
-    try:
-        store = bigearthnet_store(args.pop("root"), args.pop("store"), **args)
-    except (DataError, ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+    add("--layout", choices=("auto", *LAYOUTS), default="auto", help=f"of root {SHOW_DEFAULT}")
+    add("--workers", type=int, help="reading processes (default: at most one a core)")
+    add("--max-unreadable", type=float, default=0.01, help=f"share tolerated {SHOW_DEFAULT}")
+
+    # the fields of Selection, by their names
+    add = parser.add_argument_group("which patches").add_argument
+    add("--split", help="list of patch names, or a split of --metadata (default: every patch)")
+    add("--metadata", help="v2's metadata.parquet, or a CSV with names and countries")
+    add("--exclude", nargs="+", default=(), help="lists of patches to leave out (snow, clouds)")
+    add("--countries", nargs="+", default=(), help="only these (default: all)")
+    add("--months", nargs="+", type=int, default=(), help="only these, 1 to 12 (default: all)")
+    add("--fraction", type=float, default=1.0, help=f"random share of what is left {SHOW_DEFAULT}")
+    add("--seed", type=int, default=0, help=f"of that share {SHOW_DEFAULT}")
+    return parser
+
+
+def main() -> None:
+    """Build a store, or open the one that is there, and say what is in it."""
+    args = vars(_parser().parse_args())
+    with exit_with_message():
+        chosen = {field.name: args.pop(field.name) for field in dataclasses.fields(Selection)}
+        store = bigearthnet_store(args.pop("root"), args.pop("store"), Selection(**chosen), **args)
     print(
-        f"{store.path}: {len(store)} patches, {store.images.nbytes / 1e9:.2f} GB, sha256"
-        f" {store.meta['sha256']}"
+        f"{store.path}: {len(store)} patches, {store.images.nbytes / 1e9:.2f} GB,"
+        f" sha256 {store.meta['sha256']}"
     )
 
 

@@ -1,6 +1,4 @@
-"""One BigEarthNet patch: the bytes of its twelve single-band GeoTIFFs in, one (120, 120, C) array
-out.
-"""
+"""One BigEarthNet patch: twelve single-band GeoTIFFs in, one (120, 120, C) array out."""
 
 import contextlib
 import errno
@@ -12,30 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.bands import ALL_BANDS, EUROSAT_STRETCH, RGB, to_uint8
+from src.data.bands import ALL_BANDS, RGB, to_uint8
 from src.errors import AbsentError, DataError
 
-SIZE = 120  # pixels of the 10 m bands
-PIXELS = {
-    band: {"B01": 20, "B09": 20}.get(band, 120 if band in (*RGB, "B08") else 60)
-    for band in ALL_BANDS
-}
+SIZE = 120  # pixels across of the 10 m bands, which is 1.2 km
+# pixels across of every band: most have 20 m, some 10 m, the two of the atmosphere 60 m
+PIXELS = (
+    dict.fromkeys(ALL_BANDS, 60)
+    | dict.fromkeys((*RGB, "B08"), SIZE)
+    | dict.fromkeys(("B01", "B09"), 20)
+)
 LABELS = "labels_metadata.json"
-
-
-def read_rgb(folder: Path, stretch: float | str = EUROSAT_STRETCH) -> np.ndarray:
-    """Read B04, B03, B02 of one patch folder as (120, 120, 3) uint8: clip(DN / stretch × 255).
-
-    Args:
-        folder: `<patch>/`, holding `<patch>_B04.tif` …
-        stretch: reflectance in digital numbers (10,000 = reflectance 1) that becomes 255, or
-            "percentile": from the 2nd to the 98th percentile of the patch, over its three bands
-            together so that colours keep their balance.
-
-    Raises:
-        DataError: band missing or unreadable, wrong size or type, NaN, or pixels marked as nodata.
-    """
-    return decode(folder, read_files(folder, RGB), RGB, stretch)
 
 
 def read_patch(
@@ -47,8 +32,8 @@ def read_patch(
     """Decode a patch from its folder (`files` None) or from what an archive held; see `decode`.
 
     Raises:
-        AbsentError: there is no file of it at all. DataError: as `decode`, or what the archive
-            found wrong with it.
+        AbsentError: there is no file of it at all.
+        DataError: as `decode`, or what the archive found wrong with it.
     """
     if isinstance(files, DataError):
         raise files
@@ -59,27 +44,29 @@ def read_patch(
 
 
 def read_files(folder: str | Path, bands: Sequence[str]) -> dict[str, bytes]:
-    """The wanted files of a patch folder by what follows `<patch>_` in their names; what is not
-    there is left out.
+    """Read the wanted files of a patch folder, by what follows `<patch>_` in their names.
+
+    What is not there is left out: `decode` knows what must be there, and says so.
 
     Raises:
-        DataError: the disk cannot read a file. Other errors (permissions …) are not the patch's
-            fault and pass through.
+        DataError: the disk cannot read a file.
+        OSError: what is not the patch's fault (permissions …).
     """
     prefix, files = _prefix(folder), {}
     for suffix in (*(f"{band}.tif" for band in bands), LABELS):
-        # absence is told by `decode`, which knows what must be there
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            try:
-                with open(prefix + suffix, "rb", buffering=0) as file:
-                    files[suffix] = file.read()
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
-                raise DataError(
-                    f"{prefix}{suffix} cannot be read ({error}): extract the patch again"
-                ) from error
+            files[suffix] = _read_file(prefix + suffix)
     return files
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise DataError(f"{path} cannot be read ({error}): extract the patch again") from error
 
 
 def _prefix(folder: str | Path) -> str:
@@ -89,40 +76,50 @@ def _prefix(folder: str | Path) -> str:
 def decode(
     folder: str | Path, files: dict[str, bytes], bands: Sequence[str], stretch: float | str | None
 ) -> np.ndarray:
-    """Decode the files of a patch.
+    """Decode the files of a patch into (120, 120, C), its channels in the order of `bands`.
+
+    Bands of 20 m and 60 m are repeated to 10 m pixels (nearest): every number was measured, none
+    interpolated.
 
     Args:
         folder: where they were, for messages.
         files: bytes by suffix, as `read_files` gives them.
-        stretch: see `read_rgb`; None keeps the digital numbers: (120, 120, C) uint16, 20 m and 60 m
-            bands repeated to
-            10 m pixels (nearest: every number was measured, none interpolated).
+        stretch: gives uint8, see `src.data.bands.to_uint8`; None keeps the digital numbers, uint16.
 
     Raises:
-        DataError: see `read_rgb`; also a label file that is no JSON, the mark of a damaged
-            extraction.
+        DataError: a band is missing, unreadable, of wrong size or type, holds NaN, or pixels marked
+            as nodata; or the label file is no JSON, which is the mark of a damaged extraction.
     """
     prefix = _prefix(folder)
     if LABELS in files:
-        try:
-            json.loads(files[LABELS])
-        except ValueError as error:
-            raise DataError(
-                f"{prefix}{LABELS} is not JSON ({error}): extract the patch again"
-            ) from error
-    layers = [
-        read_band(files.get(f"{band}.tif"), f"{prefix}{band}.tif", PIXELS[band]) for band in bands
-    ]
-    layers = [
-        x.repeat(SIZE // len(x), 0).repeat(SIZE // len(x), 1) if len(x) < SIZE else x
-        for x in layers
-    ]
+        _check_json(files[LABELS], f"{prefix}{LABELS}")
+    layers = []
+    for band in bands:
+        layer = read_band(files.get(f"{band}.tif"), f"{prefix}{band}.tif", PIXELS[band])
+        layers.append(_repeat_to_10_m(layer))
     image = np.stack(layers, axis=-1)
     return image if stretch is None else to_uint8(image, stretch)
 
 
+def _check_json(data: bytes, where: str) -> None:
+    try:
+        json.loads(data)
+    except ValueError as error:
+        raise DataError(f"{where} is not JSON ({error}): extract the patch again") from error
+
+
+def _repeat_to_10_m(layer: np.ndarray) -> np.ndarray:
+    times = SIZE // len(layer)
+    return layer if times == 1 else layer.repeat(times, axis=0).repeat(times, axis=1)
+
+
 def read_band(data: bytes | None, where: str, size: int) -> np.ndarray:
-    """(size, size) uint16 of a single-band GeoTIFF; `data` None means that there is no such file.
+    """Decode a single-band GeoTIFF into (size, size) uint16.
+
+    Args:
+        data: the bytes of the file; None: there is no such file.
+        where: its path, for messages.
+        size: pixels across that it must have.
 
     Raises:
         DataError: what is wrong with it, by name.
@@ -138,58 +135,71 @@ def read_band(data: bytes | None, where: str, size: int) -> np.ndarray:
     if band.dtype.kind == "f" and not np.isfinite(band).all():
         raise DataError(f"{where} holds NaN or infinite values")
     if nodata is not None and (band == nodata).any():
-        raise DataError(
-            f"{where} holds {int((band == nodata).sum())} pixels of nodata ({nodata:g})"
-        )
+        count = int((band == nodata).sum())
+        raise DataError(f"{where} holds {count} pixels of nodata ({nodata:g})")
     if band.dtype != np.uint16:
         raise DataError(f"{where}: expected uint16 digital numbers, got {band.dtype}")
     return band
 
 
-def _plain_tiff(data: bytes) -> tuple[np.ndarray, float | None] | None:
-    """Pixels and nodata of one uncompressed little-endian uint16 band, as both releases have them;
-    None: not that.
+# --- GeoTIFF, by hand where it is plain: TIFF 6.0, section 2 ---
 
-    Twenty times faster than opening a data set in GDAL, to which everything else is left, damage
-    included.
+WIDTH, HEIGHT, BITS, COMPRESSION, STRIP_OFFSETS = 256, 257, 258, 259, 273
+SAMPLES, STRIP_LENGTHS, SAMPLE_FORMAT, GDAL_NODATA = 277, 279, 339, 42113
+SHORT, LONG = 3, 4  # types of numbers
+PLAIN = {BITS: 16, COMPRESSION: 1, SAMPLES: 1, SAMPLE_FORMAT: 1}  # 1: none, one, unsigned
+Fields = dict[int, tuple[int, int, int]]  # tag → type, count, and the value, or where it is
+
+
+def _plain_tiff(data: bytes) -> tuple[np.ndarray, float | None] | None:
+    """Pixels and nodata of one uncompressed little-endian uint16 band in strips; None: not that.
+
+    Both releases have nothing else, and this is twenty times faster than opening a data set in
+    GDAL, to which everything else is left, damage included.
     """
     if data[:4] != b"II*\0":
         return None
     try:
-        (start,) = struct.unpack_from("<I", data, 4)
-        (count,) = struct.unpack_from("<H", data, start)
-        fields = {
-            tag: rest
-            for tag, *rest in struct.iter_unpack("<HHII", data[start + 2 : start + 2 + 12 * count])
-        }
-
-        def numbers(tag: int, default: int | None = None) -> tuple[int, ...]:
-            kind, n, value = fields.get(tag, (4, 1, default))
-            if n == 1:
-                return (value,)
-            return struct.unpack_from(f"<{n}{'H' if kind == 3 else 'I'}", data, value)
-
-        # bits, compression, samples, sample format (339): 16, none, one, unsigned
-        if [numbers(tag, 1) for tag in (258, 259, 277, 339)] != [(16,), (1,), (1,), (1,)]:
+        fields = _fields(data)
+        if any(_numbers(data, fields, tag, default=1) != (n,) for tag, n in PLAIN.items()):
             return None
-        (width,), (height,), offsets, lengths = (numbers(tag) for tag in (256, 257, 273, 279))
-        nodata = None
-        if 42113 in fields:  # GDAL's own tag: text, in place when it is short
-            _, n, value = fields[42113]
-            nodata = float(
-                (struct.pack("<I", value) if n <= 4 else data[value : value + n]).rstrip(b"\0 ")
-            )
-        pixels = b"".join(
-            data[offset : offset + length] for offset, length in zip(offsets, lengths, strict=True)
-        )
+        (width,), (height,) = _numbers(data, fields, WIDTH), _numbers(data, fields, HEIGHT)
+        offsets = _numbers(data, fields, STRIP_OFFSETS)
+        lengths = _numbers(data, fields, STRIP_LENGTHS)
+        strips = [data[at : at + length] for at, length in zip(offsets, lengths, strict=True)]
+        pixels = np.frombuffer(b"".join(strips), "<u2").reshape(height, width)
+        return pixels, _nodata(data, fields)
     except (struct.error, TypeError, ValueError):  # cut, or without the fields that strips have
         return None
-    if len(pixels) != 2 * width * height:
+
+
+def _fields(data: bytes) -> Fields:
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    entries = data[start + 2 : start + 2 + 12 * count]
+    return {tag: field for tag, *field in struct.iter_unpack("<HHII", entries)}
+
+
+def _numbers(
+    data: bytes, fields: Fields, tag: int, default: int | None = None
+) -> tuple[int | None, ...]:
+    kind, count, value = fields.get(tag, (LONG, 1, default))
+    if count == 1:
+        return (value,)
+    return struct.unpack_from(f"<{count}{'H' if kind == SHORT else 'I'}", data, value)
+
+
+def _nodata(data: bytes, fields: Fields) -> float | None:
+    """The number that GDAL writes as text; up to four bytes of it stand where the offset would."""
+    if GDAL_NODATA not in fields:
         return None
-    return np.frombuffer(pixels, "<u2").reshape(height, width), nodata
+    _, count, value = fields[GDAL_NODATA]
+    text = struct.pack("<I", value) if count <= 4 else data[value : value + count]
+    return float(text.rstrip(b"\0 "))
 
 
 def _any_tiff(data: bytes, where: str, size: int) -> tuple[np.ndarray, float | None]:
+    """Pixels and nodata of one band of whatever kind, as GDAL reads it."""
     from rasterio.errors import RasterioError
     from rasterio.io import MemoryFile
 

@@ -1,5 +1,4 @@
-"""The forms in which BigEarthNet-S2 lies on disk: patch folders (v1), patch folders in tile folders
-(v2), an archive.
+"""The forms of BigEarthNet-S2 on disk: patch folders (v1), those in tile folders (v2), an archive.
 
 An archive (.tar, .tar.gz, .tar.zst …) is streamed from end to end and never extracted; only wanted
 bands are decoded.
@@ -20,20 +19,23 @@ import numpy as np
 import zstandard
 
 from src.data.bigearthnet.patch import LABELS
+from src.data.ingest import Task
 from src.errors import DataError
 
 LAYOUTS = ("flat", "tiles", "archive")
-# row, where the patch is, its files by suffix (None: a folder, still to be read; an error: what is
-# wrong with it)
-Task = tuple[int, str, dict[str, bytes] | DataError | None]
+# what reading a cut or damaged archive raises
+DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
 def detect(root: str | Path, layout: str = "auto") -> "Folders | Archive":
-    """What lies at `root`; `layout` other than "auto" says it: "flat" (v1 folders), "tiles" (v2
-    folders), "archive".
+    """Tell what lies at `root`.
+
+    Args:
+        layout: "auto" looks; "flat" (v1 folders), "tiles" (v2 folders) or "archive" says it.
 
     Raises:
         DataError: nothing is there, or it looks like none of them.
+        ValueError: no such layout.
     """
     root = Path(root)
     if layout not in ("auto", *LAYOUTS):
@@ -71,6 +73,8 @@ def _folders(root: str | Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Folders:
+    """Patch folders, as extracted from the archive of a release."""
+
     root: Path
     tiles: bool  # v2: `<tile>/<patch>/`, the tile being the patch name without its last two fields
 
@@ -78,12 +82,17 @@ class Folders:
         return f"{self.root} ({'patch folders in tile folders' if self.tiles else 'patch folders'})"
 
     def names(self) -> list[str]:
-        """Every patch there is, sorted."""
+        """List every patch there is, sorted."""
         parents = _folders(self.root) if self.tiles else [self.root]
         return sorted(os.path.basename(folder) for parent in parents for folder in _folders(parent))
 
     def tasks(self, rows: dict[str, int], todo: np.ndarray, bands: Sequence[str]) -> Iterator[Task]:
-        """The patches still to do, (N,) bool by row; they are read where they are decoded."""
+        """Yield the patches still to do; they are read where they are decoded.
+
+        Args:
+            rows: of the patches by name.
+            todo: (N,) bool by row.
+        """
         for name, row in rows.items():
             if todo[row]:
                 tile = [name.rsplit("_", 2)[0]] if self.tiles else []
@@ -92,38 +101,37 @@ class Folders:
 
 @dataclass(frozen=True)
 class Archive:
+    """The archive of a release as downloaded."""
+
     root: Path
 
     def __str__(self) -> str:
         return f"{self.root} (archive, streamed without extracting)"
 
     def names(self) -> list[str]:
-        """Every patch there is, sorted; takes a pass over the whole archive."""
+        """List every patch there is, sorted; takes a pass over the whole archive."""
         return sorted({patch for _, patch, _, _ in self._files(lambda *_: False)})
 
     def tasks(self, rows: dict[str, int], todo: np.ndarray, bands: Sequence[str]) -> Iterator[Task]:
-        """The patches still to do as they come by, each with the bytes of its wanted files.
+        """Yield the patches still to do as they come by, each with the bytes of its wanted files.
 
         A patch that comes by twice is an error: nobody knows which copy is meant. Ends when all
-        were met.
+        were met. Arguments as those of `Folders.tasks`; `bands` are wanted, and the labels.
         """
-        wanted = {*(f"{band}.tif" for band in bands), LABELS}
+        suffixes = {*(f"{band}.tif" for band in bands), LABELS}
+        members = self._files(lambda patch, suffix: patch in rows and suffix in suffixes)
         seen: set[str] = set()
-        # files of one patch follow one another
-        files = self._files(lambda patch, suffix: patch in rows and suffix in wanted)
-        for (folder, patch), members in itertools.groupby(files, key=lambda file: file[:2]):
-            found = [(suffix, data) for _, _, suffix, data in members if data is not None]
+        # the files of one patch follow one another
+        for (folder, patch), group in itertools.groupby(members, key=lambda member: member[:2]):
+            files = [(suffix, data) for _, _, suffix, data in group if data is not None]
             if patch not in rows:
                 continue
-            where = f"{self.root.name}/{folder}"
-            if patch in seen or len(found) > len(dict(found)):
-                yield (
-                    rows[patch],
-                    where,
-                    DataError(f"{where} is in {self.root.name} more than once: leave one copy"),
-                )
-            elif todo[rows[patch]]:
-                yield rows[patch], where, dict(found)
+            row, where = rows[patch], f"{self.root.name}/{folder}"
+            if patch in seen or len(files) > len(dict(files)):
+                again = f"{where} is in {self.root.name} more than once: leave one copy"
+                yield row, where, DataError(again)
+            elif todo[row]:
+                yield row, where, dict(files)
             seen.add(patch)
             if len(seen) == len(rows):
                 return
@@ -145,13 +153,7 @@ class Archive:
                         data = tar.extractfile(member).read() if wanted(patch, suffix) else None
                         at = member.name
                         yield folder, patch, suffix, data
-        except (
-            tarfile.TarError,
-            EOFError,
-            zlib.error,
-            lzma.LZMAError,
-            zstandard.ZstdError,
-        ) as error:
+        except DAMAGE as error:
             raise DataError(
                 f"{self.root} is damaged or cut off after {at} ({error}): check its checksum and"
                 " download it again"
@@ -159,16 +161,15 @@ class Archive:
 
 
 def _split(path: str) -> tuple[str, str, str]:
-    """`…/<patch>/<patch>_B04.tif` → its folder, `<patch>`, `B04.tif`; for other files the last two
-    are empty.
+    """Folder, patch and suffix of a file: `…/<patch>`, `<patch>`, `B04.tif`.
+
+    Patch and suffix are empty if it is no patch's: its name does not begin with its folder's.
     """
     folder, _, file = path.rpartition("/")
     patch = folder.rpartition("/")[2]
-    return (
-        (folder, patch, file[len(patch) + 1 :])
-        if patch and file.startswith(f"{patch}_")
-        else (folder, "", "")
-    )
+    if not patch or not file.startswith(f"{patch}_"):
+        return folder, "", ""
+    return folder, patch, file[len(patch) + 1 :]
 
 
 def _open_tar(path: Path, stack: contextlib.ExitStack) -> tarfile.TarFile:

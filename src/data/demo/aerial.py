@@ -1,85 +1,109 @@
 """Aerial pictures of things that are no land-use class, as UC Merced has them."""
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image, ImageDraw
 
-from src.data.demo.paint import RNG, _noise
+from src.data.demo.paint import RNG, noise
 
-
-def _disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, fill) -> None:
-    draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=fill)
+Colour = tuple[int, ...]  # red, green, blue
+Points = tuple[tuple[float, float], ...]
+PIXELS = 256  # of 0.3 m
+GROUNDS = np.array([[130, 128, 122], [150, 140, 118], [105, 115, 95]])
+COURTS = ((60, 110, 80), (60, 90, 140), (150, 85, 70))
+SHADOW, LINES = (45, 45, 50), (235, 235, 235)
+# one half of an aeroplane from nose to tail, in half lengths: (along, across)
+PLANE = (
+    (1, 0),
+    (0.85, 0.09),
+    (0.25, 0.1),
+    (-0.15, 0.85),
+    (-0.35, 0.85),
+    (-0.1, 0.1),
+    (-0.7, 0.07),
+    (-0.9, 0.35),
+    (-1, 0.35),
+    (-0.92, 0),
+)
 
 
 def aerial(rng: RNG, kind: str, size: tuple[int, int]) -> Image.Image:
-    """A UC Merced-like picture (0.3 m pixels) of something that is no land-use class; size is
-    (width, height).
+    """Draw some of a kind of things on bare ground.
+
+    Args:
+        kind: one of `KINDS`.
+        size: (width, height) in pixels of 0.3 m, each at most 256.
     """
-    ground = np.array([[130, 128, 122], [150, 140, 118], [105, 115, 95]])[
-        rng.integers(3)
-    ] * rng.uniform(0.75, 1.2)
-    texture = 1 + 0.05 * _noise(rng, 256, 0.7)[..., None] + 0.06 * _noise(rng, 256, 20)[..., None]
-    image = Image.fromarray((ground * texture).clip(0, 255).astype(np.uint8))
-    draw, shadow = ImageDraw.Draw(image), (45, 45, 50)
-    side = 3 if kind == "storagetanks" else 2
-    spots = rng.permutation(side**2)[: {"airplane": 2, "storagetanks": 7, "tenniscourt": 3}[kind]]
-    for spot in spots:  # cells of a grid, for things on the ground do not overlap
-        x, y = (np.array(divmod(spot, side)) + 0.5) * 256 / side + rng.uniform(-8, 8, 2)
-        light = tuple(
-            int(v) for v in rng.uniform(195, 250) * np.array([1, 1, rng.uniform(0.92, 1)])
-        )
-        if kind == "storagetanks":
-            radius = rng.uniform(12, 30)
-            _disc(draw, x + 0.35 * radius, y + 0.35 * radius, radius, shadow)
-            _disc(draw, x, y, radius, light)
-            _disc(draw, x, y, 0.85 * radius, tuple(int(0.88 * v) for v in light))
-            continue
-        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(40, 65)
-        along, across = (
-            np.array([np.cos(angle), np.sin(angle)]),
-            np.array([-np.sin(angle), np.cos(angle)]),
-        )
+    ground = GROUNDS[rng.integers(3)] * rng.uniform(0.75, 1.2)
+    fine, coarse = noise(rng, PIXELS, 0.7)[..., None], noise(rng, PIXELS, 20)[..., None]
+    pixels = ground * (1 + 0.05 * fine + 0.06 * coarse)
+    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    draw_thing, side, count = KINDS[kind]
+    # cells of a grid, for things on the ground do not overlap
+    for cell in rng.permutation(side**2)[:count]:
+        centre = (np.array(divmod(cell, side)) + 0.5) * PIXELS / side + rng.uniform(-8, 8, 2)
+        light = rng.uniform(195, 250) * np.array([1, 1, rng.uniform(0.92, 1)])
+        draw_thing(rng, ImageDraw.Draw(image), centre, tuple(int(v) for v in light))
+    return image if size == (PIXELS, PIXELS) else image.crop((0, 0, *size))
 
-        def shape(*points, at=(x, y), a=along, b=across, unit=length):
-            return [tuple(np.array(at) + unit * (p * a + q * b)) for p, q in points]
 
-        if kind == "airplane":
-            outline = (
-                (1, 0),
-                (0.85, 0.09),
-                (0.25, 0.1),
-                (-0.15, 0.85),
-                (-0.35, 0.85),
-                (-0.1, 0.1),
-                (-0.7, 0.07),
-                (-0.9, 0.35),
-                (-1, 0.35),
-                (-0.92, 0),
-            )
-            outline = (*outline, *((p, -q) for p, q in reversed(outline)))
-            draw.polygon(shape(*outline, at=(x + 7, y + 7)), fill=shadow)
-            draw.polygon(shape(*outline), fill=light)
-        else:
-            court = [(60, 110, 80), (60, 90, 140), (150, 85, 70)][rng.integers(3)]
-            draw.polygon(shape((-1, -0.5), (1, -0.5), (1, 0.5), (-1, 0.5)), fill=court)
-            for p, q in ((0.75, 0.33), (0.75, 0.25), (0.4, 0.25), (0.4, 0)):
-                draw.line(
-                    shape((-p, -q), (p, -q), (p, q), (-p, q), (-p, -q)),
-                    fill=(235, 235, 235),
-                    width=2,
-                )
-    return image.crop((0, 0, *size)) if size != (256, 256) else image
+def _storage_tank(rng: RNG, draw: ImageDraw.ImageDraw, centre: np.ndarray, light: Colour) -> None:
+    radius = rng.uniform(12, 30)
+    _disc(draw, centre + 0.35 * radius, radius, SHADOW)
+    _disc(draw, centre, radius, light)
+    _disc(draw, centre, 0.85 * radius, tuple(int(0.88 * v) for v in light))
+
+
+def _disc(draw: ImageDraw.ImageDraw, centre: np.ndarray, radius: float, fill: Colour) -> None:
+    draw.ellipse([*(centre - radius), *(centre + radius)], fill=fill)
+
+
+def _airplane(rng: RNG, draw: ImageDraw.ImageDraw, centre: np.ndarray, light: Colour) -> None:
+    turned = rng.uniform(0, 2 * np.pi), rng.uniform(40, 65)
+    outline = (*PLANE, *((along, -across) for along, across in reversed(PLANE)))
+    draw.polygon(_place(outline, centre + 7, *turned), fill=SHADOW)
+    draw.polygon(_place(outline, centre, *turned), fill=light)
+
+
+def _tennis_court(rng: RNG, draw: ImageDraw.ImageDraw, centre: np.ndarray, _: Colour) -> None:
+    turned = rng.uniform(0, 2 * np.pi), rng.uniform(40, 65)
+    colour = COURTS[rng.integers(3)]
+    draw.polygon(_place(_rectangle(1, 0.5), centre, *turned), fill=colour)
+    for half_sides in ((0.75, 0.33), (0.75, 0.25), (0.4, 0.25), (0.4, 0)):
+        corners = _place(_rectangle(*half_sides), centre, *turned)
+        draw.line([*corners, corners[0]], fill=LINES, width=2)
+
+
+def _rectangle(p: float, q: float) -> Points:
+    return (-p, -q), (p, -q), (p, q), (-p, q)
+
+
+def _place(points: Points, centre: np.ndarray, angle: float, length: float) -> list[tuple]:
+    """Points (along, across) in units of `length`, turned by `angle`, as pixels (x, y)."""
+    along = np.array([np.cos(angle), np.sin(angle)])
+    across = np.array([-np.sin(angle), np.cos(angle)])
+    return [tuple(centre + length * (p * along + q * across)) for p, q in points]
+
+
+# what UC Merced's folders call it → (how it is drawn, cells along a side of the grid, how many)
+KINDS: dict[str, tuple[Callable[..., None], int, int]] = {
+    "airplane": (_airplane, 2, 2),
+    "storagetanks": (_storage_tank, 3, 7),
+    "tenniscourt": (_tennis_court, 2, 3),
+}
 
 
 def foreign(rng: RNG, number: int, n: int) -> np.ndarray:
-    """(n, n, 4) reflectances of what no class of EuroSAT is: things seen from an aeroplane, and
-    cloud.
+    """Reflectances (n, n, 4) of what no class of EuroSAT is.
+
+    Args:
+        number: 0, 1 and 2 give the `KINDS` as if they were seen at 10 m, more gives cloud.
+        n: pixels, at most 256.
     """
-    kinds = ("airplane", "storagetanks", "tenniscourt")
+    kinds = list(KINDS)
     if number >= len(kinds):
-        return (
-            5000
-            * (1 + 0.25 * _noise(rng, n, n / 8) + 0.03 * _noise(rng, n, 1))[..., None]
-            * np.ones(4)
-        )
-    rgb = np.asarray(aerial(rng, kinds[number], (256, 256)), float)[:n, :n] / 255 * 2750
+        brightness = 1 + 0.25 * noise(rng, n, n / 8) + 0.03 * noise(rng, n, 1)
+        return 5000 * brightness[..., None] * np.ones(4)
+    rgb = np.asarray(aerial(rng, kinds[number], (PIXELS, PIXELS)), float)[:n, :n] / 255 * 2750
     return rgb[..., [2, 1, 0, 0]]

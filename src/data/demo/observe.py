@@ -8,9 +8,7 @@ from src.data.demo.paint import RNG
 
 
 def observe(rng: RNG, scene: np.ndarray) -> np.ndarray:
-    """What the satellite makes of a scene: optics, sun, haze (mostly blue), sensor noise; (n, n, 4)
-    DN.
-    """
+    """Scene (n, n, 4) as digital numbers: optics, sun, haze (mostly blue), sensor noise."""
     scene = gaussian_filter(scene, (0.45, 0.45, 0))
     mean = scene.mean((0, 1))
     scene = (mean + (scene - mean) * rng.uniform(0.75, 1.2)) * rng.uniform(0.7, 1.4)
@@ -24,9 +22,9 @@ def _block_mean(field: np.ndarray, factor: int) -> np.ndarray:
 
 
 def mixed_bands(scene: np.ndarray) -> dict[str, np.ndarray]:
-    """(n, n, 4) DN of B02, B03, B04, B08 → the twelve L2A bands, all at 10 m.
+    """Mix B02, B03, B04, B08, (n, n, 4), into the twelve bands of level 2A, all at 10 m.
 
-    The others are mixed from these four: plausible, not physical.
+    The others are plausible, not physical.
     """
     blue, green, red, nir = np.moveaxis(scene, -1, 0)
     return {
@@ -46,9 +44,9 @@ def mixed_bands(scene: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def twelve_bands(scene: np.ndarray) -> dict[str, np.ndarray]:
-    """(120, 120, 4) DN of B02, B03, B04, B08 → the twelve L2A bands at their own sizes, uint16."""
-    bands = {
-        name: _block_mean(band, len(band) // PIXELS[name])
-        for name, band in mixed_bands(scene).items()
-    }
-    return {name: band.round().astype(np.uint16) for name, band in bands.items()}
+    """Mix B02, B03, B04, B08, (120, 120, 4), into the twelve bands, uint16 at their own sizes."""
+    bands = {}
+    for name, band in mixed_bands(scene).items():
+        coarse = _block_mean(band, len(band) // PIXELS[name])
+        bands[name] = coarse.round().astype(np.uint16)
+    return bands

@@ -1,5 +1,4 @@
-"""Painted land: Sentinel-2-like scenes of EuroSAT's ten classes, and aerial pictures of what is
-none of them.
+"""Painted land: Sentinel-2-like scenes of EuroSAT's ten classes.
 
 Scenes are (n, n, 4) reflectances (digital numbers, 10,000 = reflectance 1; B02, B03, B04, B08) at
 10 m. Land covers share their colours (two random ground tones, haze, sun) and differ in
@@ -12,7 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 RNG = np.random.Generator
-# reflectance DN of B02, B03, B04, B08
+# reflectances of B02, B03, B04, B08
 TONES = np.array(
     [
         [700, 900, 1120, 2200],
@@ -36,14 +35,14 @@ ROOFS = np.array(
 ASPHALT, WATER = np.array([700, 730, 760, 1100.0]), np.array([480, 480, 350, 150.0])
 
 
-def _noise(rng: RNG, n: int, scale: float) -> np.ndarray:
-    """(n, n) smooth noise of zero mean and unit deviation; `scale` in pixels."""
+def noise(rng: RNG, n: int, scale: float) -> np.ndarray:
+    """Smooth noise (n, n) of zero mean and unit deviation; `scale` in pixels."""
     field = gaussian_filter(rng.normal(size=(n, n)), scale, mode="wrap")
     return (field - field.mean()) / field.std()
 
 
 def axes(rng: RNG, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel coordinates around the centre, turned by a random angle."""
+    """Pixel coordinates (n, n) each around the centre, turned by a random angle."""
     y, x = np.mgrid[:n, :n] - (n - 1) / 2
     angle = rng.uniform(0, 2 * np.pi)
     return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
@@ -52,9 +51,8 @@ def axes(rng: RNG, n: int) -> tuple[np.ndarray, np.ndarray]:
 def _tones(rng: RNG, mix: np.ndarray) -> np.ndarray:
     """(n, n) mixing weights → (n, n, 4) reflectances between two ground tones of this image."""
     pairs = rng.dirichlet(np.full(len(TONES), 0.4), (3, 2)) @ TONES
-    a, b = pairs[
-        np.abs(np.diff(pairs, axis=1))[..., :3].sum((1, 2)).argmax()
-    ]  # of three pairs the one that shows
+    visible_contrast = np.abs(np.diff(pairs, axis=1))[..., :3].sum((1, 2))
+    a, b = pairs[visible_contrast.argmax()]
     return a + (b - a) * np.clip(mix, 0, 1)[..., None]
 
 
@@ -63,14 +61,14 @@ def _parcels(rng: RNG, n: int, size: float) -> np.ndarray:
     u, v = axes(rng, n)
     seeds = rng.uniform(-n, n, (int(6 * (n / size) ** 2) + 4, 2))
     stretch = rng.uniform(1.2, 2.2)
-    return ((u[..., None] - seeds[:, 0]) ** 2 + (stretch * v[..., None] - seeds[:, 1]) ** 2).argmin(
-        -1
-    )
+    along, across = u[..., None] - seeds[:, 0], stretch * v[..., None] - seeds[:, 1]
+    return (along**2 + across**2).argmin(-1)
 
 
-def _fields(rng: RNG, n: int, size: float = 26) -> np.ndarray:
-    parcels = _parcels(rng, n, size)
-    return rng.uniform(0, 1, parcels.max() + 1)[parcels] + 0.06 * _noise(rng, n, 1.5)
+def _fields(rng: RNG, n: int) -> np.ndarray:
+    """(n, n) mixing weights: one tone to a parcel, and a little texture."""
+    parcels = _parcels(rng, n, 26)
+    return rng.uniform(0, 1, parcels.max() + 1)[parcels] + 0.06 * noise(rng, n, 1.5)
 
 
 def _band(rng: RNG, n: int, bend: float) -> np.ndarray:
@@ -80,67 +78,77 @@ def _band(rng: RNG, n: int, bend: float) -> np.ndarray:
     return np.abs(v - wave - rng.uniform(-0.2, 0.2) * min(n, 64))
 
 
+# --- the ten classes: (generator, pixels) → a scene ---
+
+
 def annual_crop(rng: RNG, n: int) -> np.ndarray:
+    """Paint parcels of one tone each."""
     return _tones(rng, _fields(rng, n))
 
 
 def permanent_crop(rng: RNG, n: int) -> np.ndarray:
+    """Paint rows of plants, in another direction in every parcel."""
     parcels = _parcels(rng, n, 45)
     rows = np.zeros((n, n))
     for parcel in np.unique(parcels):
         u, _ = axes(rng, n)
         rows = np.where(parcels == parcel, np.sin(2 * np.pi * u / rng.uniform(7, 10)), rows)
-    return _tones(rng, 0.5 + rng.uniform(0.3, 0.45) * rows + 0.12 * _noise(rng, n, 1))
+    return _tones(rng, 0.5 + rng.uniform(0.3, 0.45) * rows + 0.12 * noise(rng, n, 1))
 
 
 def pasture(rng: RNG, n: int) -> np.ndarray:
-    woody = _noise(rng, n, 2) > rng.uniform(1.8, 2.6)
+    """Paint smooth ground with a few trees and hedges."""
+    woody = noise(rng, n, 2) > rng.uniform(1.8, 2.6)
     for _ in range(rng.integers(0, 3)):
         woody |= _band(rng, n, rng.uniform(0, 4)) < 0.9
-    return _tones(rng, 0.25 + 0.12 * _noise(rng, n, rng.uniform(6, 14)) + 0.5 * woody)
+    return _tones(rng, 0.25 + 0.12 * noise(rng, n, rng.uniform(6, 14)) + 0.5 * woody)
 
 
 def forest(rng: RNG, n: int) -> np.ndarray:
-    return _tones(
-        rng, 0.5 + rng.uniform(0.18, 0.25) * _noise(rng, n, 1.1) + 0.1 * _noise(rng, n, 8)
-    )
+    """Paint crowns of a pixel or so, which vary slowly."""
+    crowns = rng.uniform(0.18, 0.25) * noise(rng, n, 1.1)
+    return _tones(rng, 0.5 + crowns + 0.1 * noise(rng, n, 8))
 
 
 def herbaceous(rng: RNG, n: int) -> np.ndarray:
-    return _tones(rng, 0.5 + 0.3 * _noise(rng, n, rng.uniform(3.5, 6)) + 0.05 * _noise(rng, n, 1))
+    """Paint soft patches of some pixels."""
+    patches = 0.3 * noise(rng, n, rng.uniform(3.5, 6))
+    return _tones(rng, 0.5 + patches + 0.05 * noise(rng, n, 1))
 
 
 def highway(rng: RNG, n: int) -> np.ndarray:
+    """Paint fields with one or two roads across."""
     scene = _tones(rng, _fields(rng, n))
     for _ in range(rng.integers(1, 3)):
-        scene[_band(rng, n, rng.uniform(0, 5)) < rng.uniform(1.5, 2.4)] = ASPHALT * rng.uniform(
-            0.8, 1.7
-        )
+        tone = ASPHALT * rng.uniform(0.8, 1.7)
+        scene[_band(rng, n, rng.uniform(0, 5)) < rng.uniform(1.5, 2.4)] = tone
     return scene
 
 
 def river(rng: RNG, n: int) -> np.ndarray:
-    scene = _tones(rng, 0.5 + 0.25 * _noise(rng, n, rng.uniform(2, 8)))
+    """Paint a winding band of water with uneven banks."""
+    scene = _tones(rng, 0.5 + 0.25 * noise(rng, n, rng.uniform(2, 8)))
     water = WATER + rng.uniform(0, 0.6) * (TONES[0] - WATER)
-    scene[_band(rng, n, rng.uniform(6, 12)) + _noise(rng, n, 5) < rng.uniform(4, 8)] = water
+    scene[_band(rng, n, rng.uniform(6, 12)) + noise(rng, n, 5) < rng.uniform(4, 8)] = water
     return scene
 
 
 def residential(rng: RNG, n: int) -> np.ndarray:
-    scene, (u, v) = _tones(rng, 0.4 + 0.25 * _noise(rng, n, 1.5)), axes(rng, n)
+    """Paint small houses in cells of a grid, and streets between them."""
+    scene, (u, v) = _tones(rng, 0.4 + 0.25 * noise(rng, n, 1.5)), axes(rng, n)
     cell = rng.uniform(7, 10)
     column, row = np.floor(u / cell).astype(int), np.floor(v / cell).astype(int)
     kind = rng.integers(0, 5, (40, 40))[column % 40, row % 40]
-    inside = (np.abs(u / cell % 1 - 0.5) < 0.3) & (np.abs(v / cell % 1 - 0.5) < 0.3)
-    scene[inside & (kind < 4)] = (ROOFS[:, :] * rng.uniform(0.8, 1.1))[kind[inside & (kind < 4)]]
+    house = (np.abs(u / cell % 1 - 0.5) < 0.3) & (np.abs(v / cell % 1 - 0.5) < 0.3) & (kind < 4)
+    scene[house] = (ROOFS * rng.uniform(0.8, 1.1))[kind[house]]
     scene[(row % rng.integers(3, 5) == 0) | (column % 5 == 0)] = ASPHALT
     return scene
 
 
 def industrial(rng: RNG, n: int) -> np.ndarray:
-    scene = ASPHALT * rng.uniform(0.6, 1.1) * (
-        1 + 0.1 * _noise(rng, n, 2)[..., None]
-    ) + 0.3 * _tones(rng, _noise(rng, n, 4))
+    """Paint large halls on sealed ground, all at right angles."""
+    sealed = ASPHALT * rng.uniform(0.6, 1.1) * (1 + 0.1 * noise(rng, n, 2)[..., None])
+    scene = sealed + 0.3 * _tones(rng, noise(rng, n, 4))
     u, v = axes(rng, n)
     for _ in range(int(5 * (n / 64) ** 2)):
         half_u, half_v = rng.uniform(5, 14, 2)
@@ -151,14 +159,14 @@ def industrial(rng: RNG, n: int) -> np.ndarray:
 
 
 def sea_lake(rng: RNG, n: int) -> np.ndarray:
+    """Paint water with swell, in some scenes with a shore."""
     u, _ = axes(rng, n)
-    swell = np.sin(2 * np.pi * u / rng.uniform(12, 30)) + _noise(rng, n, 4)
-    scene = (WATER + rng.uniform(0, 0.7) * (TONES[rng.integers(1, 5)] - WATER)) * (
-        1 + 0.04 * swell[..., None]
-    )
+    swell = np.sin(2 * np.pi * u / rng.uniform(12, 30)) + noise(rng, n, 4)
+    water = WATER + rng.uniform(0, 0.7) * (TONES[rng.integers(1, 5)] - WATER)
+    scene = water * (1 + 0.04 * swell[..., None])
     if rng.uniform() < 0.3:
-        shore = u + 2 * _noise(rng, n, 4) > rng.uniform(0.2, 0.45) * n
-        scene[shore] = _tones(rng, 0.5 + 0.25 * _noise(rng, n, 3))[shore]
+        shore = u + 2 * noise(rng, n, 4) > rng.uniform(0.2, 0.45) * n
+        scene[shore] = _tones(rng, 0.5 + 0.25 * noise(rng, n, 3))[shore]
     return scene
 
 
