@@ -4,6 +4,7 @@ Command line: `python -m src.pretrain STORE --epochs 50 --out models`.
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
@@ -22,7 +23,7 @@ from src.data.store import PatchStore
 from src.encoders import ENCODERS, build_encoder, projection_head
 from src.errors import exit_with_message
 from src.losses import nt_xent
-from src.runs import RESUME, Run, RunSettings, Stopped, fingerprint
+from src.runs import Run, RunSettings, Stopped, fingerprint
 from src.runs.batches import batches, to_device_if_it_fits
 from src.runs.distributed import (
     ALONE,
@@ -34,15 +35,8 @@ from src.runs.distributed import (
     wrap_ddp,
 )
 from src.runs.loop import Loop, Row, Schedule
-from src.runs.runtime import (
-    Runtime,
-    add_arguments,
-    from_arguments,
-    generator,
-    pick,
-    record,
-    seed_of,
-)
+from src.runs.runtime import Runtime, generator, pick, record, seed_of
+from src.runs.settings import add_run_arguments
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,10 @@ class PretrainConfig:
     encoder: str = "custom_cnn"
     epochs: int = 50
     batch_size: int = 64  # images; each makes two views
-    lr: float = 1e-3  # at the first step; falls to 0 along a cosine
+    lr: float = 1e-3  # the highest; falls to 0 along a cosine
+    scale_lr: bool = False  # lr is for batches of 64, and grows with the root of the batch
+    warmup_epochs: float = 0.0  # in which the rate rises to its highest in a straight line
+    weight_decay: float = 0.0  # decoupled (Loshchilov & Hutter 2019, arXiv 1711.05101)
     temperature: float = 0.5
     projection: tuple[int, ...] = (512, 512, 128)
     image_size: int = 64  # pixels of a view
@@ -136,17 +133,16 @@ def pretrain(
     world = init_distributed(runtime.device)
     _check(images, config, world)
     encoder, head, model = _build(config, runtime, world)
-    optimizer = Adam(model.parameters(), lr=config.lr, fused=True)
+    optimizer = _optimizer(model, config)
     augment = SimCLRAugmentation(config.image_size, **config.augmentation)
     data, steps = to_device_if_it_fits(images, runtime.device), len(images) // config.batch_size
-    schedule = Schedule(config.epochs, steps, config.batch_size, config.lr)
+    schedule = _schedule(config, steps)
 
     def validate(epoch: int) -> Row:
         due = epoch % probe_every == 0 or epoch == config.epochs
         return {"knn": probe(encoder)} if probe and due and world.first else {}
 
-    run = Run(_folder(config, out, settings), _metadata(images, config, settings), settings, world)
-    with run:
+    with _run(images, config, out, settings, world) as run:
         parts = {"encoder": encoder, "projection": head}
         loop = Loop(run, parts, optimizer, schedule, monitor="loss", views=2)
         for epoch in loop.epochs(settings.resume, lambda: {"epoch": 0, "knn": None} | validate(0)):
@@ -190,8 +186,11 @@ def _check(images: np.ndarray, config: PretrainConfig, world: World) -> None:
             f"batch_size {config.batch_size} for {len(images)} images: choose from 2 to "
             f"{len(images)}"
         )
-    if config.epochs < 1:
-        raise ValueError(f"epochs must be at least 1, got {config.epochs}")
+    if config.epochs < 1 or not 0 <= config.warmup_epochs < config.epochs:
+        raise ValueError(
+            f"epochs must be at least 1 and more than warmup_epochs, got {config.epochs} and "
+            f"{config.warmup_epochs}"
+        )
     if images.shape[-1] != config.in_channels:
         raise ValueError(
             f"images have {images.shape[-1]} channels, the config says "
@@ -209,20 +208,30 @@ def _seed_dropout(seed: int, epoch: int, step: int, world: World) -> None:
     torch.manual_seed(seed_of(seed, epoch, step, 1, *rank))
 
 
-def _folder(config: PretrainConfig, out: Path, settings: RunSettings) -> Path:
+def _optimizer(model: nn.Module, config: PretrainConfig) -> Adam:
+    options = {"weight_decay": config.weight_decay, "decoupled_weight_decay": True}
+    return Adam(model.parameters(), lr=config.lr, fused=True, **options)
+
+
+def _schedule(config: PretrainConfig, steps: int) -> Schedule:
+    lr = config.lr * (math.sqrt(config.batch_size / 64) if config.scale_lr else 1)
+    warmup = round(config.warmup_epochs * steps)
+    return Schedule(config.epochs, steps, config.batch_size, lr, warmup)
+
+
+def _run(
+    images: np.ndarray, config: PretrainConfig, out: Path, settings: RunSettings, world: World
+) -> Run:
     bands = "" if config.in_channels == 3 else f"_{config.in_channels}bands"
     name = f"{config.encoder}{bands}_{config.epochs}ep_seed{config.seed}"
-    return Path(settings.runs or out / "runs") / name
-
-
-def _metadata(images: np.ndarray, config: PretrainConfig, settings: RunSettings) -> dict[str, Any]:
-    return {
+    metadata = {
         "kind": "simclr",
         "config": asdict(config),
         "data": settings.provenance or {},
         "images": fingerprint(images),
         "versions": record(settings.runtime or pick()),
     }
+    return Run(Path(settings.runs or out / "runs") / name, metadata, settings, world)
 
 
 # --- command line ---
@@ -251,17 +260,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("store", help="folder written by python -m src.data.bigearthnet")
     parser.add_argument("--out", default="models", help="folder for checkpoints")
     parser.add_argument("--encoder", default="custom_cnn", choices=ENCODERS, help="network")
-    resume = [str(mode).lower() for mode in RESUME]
-    parser.add_argument("--resume", default="auto", choices=resume, help="false: start anew")
-    parser.add_argument("--runs", default="runs", help="folder of run folders")
-    parser.add_argument(
-        "--save-minutes", type=float, default=5.0, help="at most so much is lost by a kill"
-    )
-    parser.add_argument("--save-steps", type=int, help="save every so many steps besides")
     for name, unit in (
         ("epochs", "passes over the images"),
         ("batch_size", "images; each makes two views"),
-        ("lr", "at the first step; falls to 0 along a cosine"),
+        ("lr", "the highest; falls to 0 along a cosine"),
+        ("warmup_epochs", "in which the rate rises to that, in a straight line"),
+        ("weight_decay", "decoupled, as in AdamW"),
         ("temperature", "of NT-Xent"),
         ("image_size", "pixels of a view"),
         ("seed", "of everything random"),
@@ -269,12 +273,15 @@ def _parser() -> argparse.ArgumentParser:
         default = getattr(PretrainConfig, name)
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(default), default=default, help=unit)
-    add_arguments(parser)
+    growth = "lr is for batches of 64, and grows with the root of the batch"
+    parser.add_argument("--scale-lr", action="store_true", help=growth)
+    add_run_arguments(parser)
     return parser
 
 
 def _pretrain_on_store(arguments: argparse.Namespace, world: World) -> Path:
-    runtime, store = from_arguments(arguments), PatchStore.open(arguments.store)
+    store = PatchStore.open(arguments.store)
+    settings = RunSettings.from_arguments(arguments, store.provenance)
     channels = store.images.shape[-1]
     names = {field.name for field in fields(PretrainConfig)} & vars(arguments).keys()
     config = PretrainConfig(
@@ -282,16 +289,8 @@ def _pretrain_on_store(arguments: argparse.Namespace, world: World) -> Path:
         in_channels=channels,
         augmentation={} if channels == 3 else SPECTRAL,
     )
-    settings = RunSettings(
-        arguments.runs,
-        False if arguments.resume == "false" else arguments.resume,
-        arguments.save_minutes,
-        arguments.save_steps,
-        runtime,
-        store.provenance,
-    )
     if world.first:
-        print(f"{len(store)} patches of {store.path} on {runtime}")
+        print(f"{len(store)} patches of {store.path} on {settings.runtime}")
     return pretrain(store.images, config, arguments.out, settings=settings).checkpoint
 
 

@@ -402,6 +402,63 @@ def test_cosine_is_torchs_schedule_step_by_step():
         reference.step()
 
 
+def test_warm_up_rises_in_a_straight_line_to_the_rate_from_which_the_cosine_falls():
+    schedule = Schedule(3, 10, 8, 1e-3, warmup_steps=5)
+    rates = [schedule.lr_at(1 + step // 10, step % 10) for step in range(30)]
+    assert rates[:5] == pytest.approx([2e-4, 4e-4, 6e-4, 8e-4, 1e-3])
+    assert rates[5:] == [cosine(step, 25, 1e-3) for step in range(25)]
+    assert [schedule.lr_at(1 + step // 10, step % 10) for step in range(30)] == rates
+
+
+def rates_and_decay(monkeypatch, tmp_path, **options):
+    seen, real = [], torch.optim.Adam.step
+
+    def step(self, *args, **kwargs):
+        seen.extend((group["lr"], group["weight_decay"]) for group in self.param_groups)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    run(tmp_path, replace(CONFIG, **options))
+    return seen
+
+
+def test_the_configs_rate_warm_up_and_decay_reach_the_optimizer(monkeypatch, tmp_path):
+    options = {"lr": 1e-3, "scale_lr": True, "warmup_epochs": 1.5, "weight_decay": 0.1}
+    seen = rates_and_decay(monkeypatch, tmp_path, **options)
+    assert {decay for _, decay in seen} == {0.1}
+    highest = 1e-3 * math.sqrt(8 / 64)
+    expected = [highest / 3, 2 * highest / 3, *(cosine(step, 3, highest) for step in range(3))]
+    assert [rate for rate, _ in seen][:2] == pytest.approx(expected[:2])
+    assert [rate for rate, _ in seen][3:] == pytest.approx(expected[2:])
+
+
+def test_weight_decay_is_adamws_and_changes_what_is_learnt(tmp_path):
+    encoders = {
+        decay: run(tmp_path / str(decay), replace(CONFIG, weight_decay=decay)).encoder
+        for decay in (0.0, 0.5)
+    }
+    lengths = {d: sum(p.norm() for p in e.parameters()) for d, e in encoders.items()}
+    assert lengths[0.5] < lengths[0.0]
+
+
+@pytest.mark.parametrize("warmup", [-1, 3, 4])
+def test_a_warm_up_as_long_as_the_run_is_refused(tmp_path, warmup):
+    with pytest.raises(ValueError, match="more than warmup_epochs, got 3 and"):
+        run(tmp_path, replace(CONFIG, warmup_epochs=warmup))
+
+
+def test_a_run_begun_before_an_option_existed_goes_on_with_it_off_alone(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, hooks=stopped_after(1), save_minutes=0)
+    (last,) = tmp_path.rglob("last.pth")
+    state, metadata = checkpoints.load(last)
+    del metadata["config"]["weight_decay"], metadata["config"]["warmup_epochs"]
+    checkpoints.save(last, state, metadata)
+    with pytest.raises(CheckpointError, match="weight_decay"):
+        run(tmp_path, replace(CONFIG, weight_decay=0.1))
+    assert len(run(tmp_path).history) == 4
+
+
 def test_every_step_gets_its_own_rate_of_the_one_cosine_over_all_epochs(tmp_path, monkeypatch):
     rates, real = [], torch.optim.Adam.step
 

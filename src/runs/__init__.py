@@ -6,6 +6,7 @@ are fed, `distributed` several processes, `runtime` device, precision and random
 
 from src.runs.fingerprints import fingerprint, weights_fingerprint
 from src.runs.listing import table
-from src.runs.run import RESUME, Run, RunSettings, Stopped
+from src.runs.run import Run, Stopped
+from src.runs.settings import RESUME, RunSettings
 
 __all__ = ["RESUME", "Run", "RunSettings", "Stopped", "fingerprint", "table", "weights_fingerprint"]

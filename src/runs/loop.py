@@ -36,7 +36,8 @@ class Schedule:
     epochs: int
     steps_per_epoch: int
     batch_size: int  # images a step
-    lr: float  # at the first step; falls to 0 along a cosine
+    lr: float  # the highest
+    warmup_steps: int = 0  # in which the rate rises to that, in a straight line
 
     @property
     def steps(self) -> int:
@@ -44,9 +45,11 @@ class Schedule:
         return self.epochs * self.steps_per_epoch
 
     def lr_at(self, epoch: int, step: int) -> float:
-        """Learning rate of a step (from 0) of an epoch (from 1)."""
-        done = (epoch - 1) * self.steps_per_epoch + step
-        return self.lr * 0.5 * (1 + math.cos(math.pi * done / self.steps))
+        """Learning rate of a step (from 0) of an epoch (from 1): warm-up, then a cosine to 0."""
+        done, warmup = (epoch - 1) * self.steps_per_epoch + step, self.warmup_steps
+        if done < warmup:
+            return self.lr * (done + 1) / warmup
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (self.steps - warmup)))
 
 
 @dataclass

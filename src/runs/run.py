@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 import warnings
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -25,38 +24,15 @@ from filelock import FileLock, Timeout
 from src import checkpoints
 from src.errors import CheckpointError
 from src.runs.distributed import ALONE, World, all_reduce_any
-from src.runs.runtime import Runtime
+from src.runs.settings import RESUME, RunSettings
 from src.runs.states import SavedStates, State
 
-RESUME = ("auto", "force", False)
 # several processes ask one another every so many steps whether to stop: asking waits for the device
 STEPS_BETWEEN_VOTES = 10
 
 
 class Stopped(KeyboardInterrupt):
     """A signal (Ctrl-C, a notebook's stop, a scheduler's SIGTERM) ended a run, saved first."""
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """How a run is done, none of which decides what it computes.
-
-    Attributes:
-        runs: folder of run folders; None: `runs` in the folder of the checkpoints.
-        resume: "auto" goes on where the run was stopped, and returns a finished one as it is;
-            "force" goes on with another config too; False starts anew.
-        save_minutes: at most so much work is lost when the machine dies.
-        save_steps: save every so many steps besides.
-        runtime: device and precision; None picks.
-        provenance: of the images (`PatchStore.provenance`), kept in the checkpoint.
-    """
-
-    runs: str | Path | None = None
-    resume: str | bool = "auto"
-    save_minutes: float = 5.0
-    save_steps: int | None = None
-    runtime: Runtime | None = None
-    provenance: dict[str, Any] | None = None
 
 
 class Run:
@@ -169,7 +145,10 @@ class Run:
             pd.json_normalize({key: m.get(key) for key in compared}, max_level=2).iloc[0].to_dict()
             for m in (saved, self.metadata)
         )
-        differing = (key for key in now | was if was.get(key) != now.get(key))
+        # an option that did not exist when the run began was off
+        config, known = self.metadata.get("config", {}), saved.get("config", {})
+        off = {f"config.{key}" for key in config.keys() - known.keys() if not config[key]}
+        differing = (key for key in now | was if was.get(key) != now.get(key) and key not in off)
         return {key: (was.get(key), now.get(key)) for key in differing}
 
     def _is_same_run(self, saved: dict[str, Any], forced: bool) -> bool:
