@@ -2,10 +2,6 @@
 
 import importlib.util
 import os
-
-# before numpy: threads of BLAS wait for those of other tests far longer than they work
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 import subprocess
 import sys
 import tarfile
@@ -14,15 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import scipy.linalg  # noqa: F401 (its BLAS can be limited only when it is loaded)
 import torch
 from PIL import Image
 from rasterio import Affine
+from threadpoolctl import threadpool_limits
 
 from src.data.images import CLASSES, STUDY_CLASSES
 
 REPOSITORY = Path(__file__).parents[1]
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-torch.set_num_threads(1)  # networks are small: more threads would mostly wait for one another
+# networks and matrices are small: more threads would mostly wait for one another
+torch.set_num_threads(1)
+threadpool_limits(1)
 
 
 def _write_band(path, band, **profile):
@@ -120,7 +121,7 @@ def command():
         return {
             "args": [sys.executable, "-m", module, *map(str, arguments)],
             "cwd": REPOSITORY,
-            "env": {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            "env": {**os.environ, **dict.fromkeys(THREADS, "1")},
         }
 
     return build
