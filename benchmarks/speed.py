@@ -21,17 +21,17 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import estimate, peers, training  # noqa: E402
-from benchmarks.timing import by_turns, rows, write  # noqa: E402
-from src import figures  # noqa: E402
-from src.augmentations import SimCLRAugmentation  # noqa: E402
-from src.augmentations.evaluation_transform import prepare  # noqa: E402
-from src.augmentations.resampling import to_unit  # noqa: E402
-from src.encoders import ENCODERS, Classifier, build_encoder  # noqa: E402
-from src.losses import nt_xent  # noqa: E402
-from src.ood import mc_dropout  # noqa: E402
+from benchmarks import estimate, peers, training
+from benchmarks.timing import by_turns, rows, write
+from src import figures
+from src.augmentations import SimCLRAugmentation
+from src.augmentations.evaluation_transform import prepare
+from src.augmentations.resampling import to_unit
+from src.encoders import ENCODERS, Classifier, build_encoder
+from src.losses import nt_xent
+from src.ood import mc_dropout
 from src.probes import embed
-from src.runs.runtime import Runtime, generator, pick, record  # noqa: E402
+from src.runs.runtime import Runtime, generator, pick, record
 
 LIMIT = 4e9  # bytes: a peer that needs more for one call is left out, and the table says so
 FULL = {

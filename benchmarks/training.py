@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from itertools import cycle
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -126,59 +127,40 @@ def waterfall_steps(
     images: np.ndarray, batch_size: int, runtime: Runtime, workers: int
 ) -> dict[str, Callable]:
     """Row → a training step of the Custom CNN with the changes down to this row."""
-    changes, how, steps = (
-        [*CHANGES, *(ON_A_GPU if runtime.device.type == "cuda" else [])],
-        dict(PUBLISHED),
-        {},
-    )
+    changes = [*CHANGES, *(ON_A_GPU if runtime.device.type == "cuda" else [])]
+    how, steps = dict(PUBLISHED), {}
     for name, change in changes:
         how |= change
-        steps[name] = training_step(images, batch_size, runtime, workers, **how)
+        steps[name] = training_step(images, batch_size, runtime, workers, SimpleNamespace(**how))
     return steps
 
 
 def training_step(
-    images,
-    batch_size,
-    runtime,
-    workers,
-    *,
-    views,
-    loss,
-    passes,
-    layout,
-    precision,
-    item,
-    fused,
-    compile,
+    images: np.ndarray, batch_size: int, runtime: Runtime, workers: int, how: SimpleNamespace
 ) -> Callable:
-    """One step of the Custom CNN, each call on the next batch; the keywords are those of
-    `PUBLISHED`.
-    """
+    """A step of the Custom CNN, each call on the next batch; `how` has the keys of `PUBLISHED`."""
     config = PretrainConfig(batch_size=batch_size)
-    model = network(config, runtime.device, layout).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused)
-    forward = torch.compile(model, mode=compile) if compile else model
-    pairs = (
-        loaded(images, batch_size, workers, runtime)
-        if views == "workers"
-        else batched(images, batch_size, runtime, layout, compile is not None)
-    )
-    autocast = runtime.autocast if precision == "runtime" else contextlib.nullcontext
+    model = network(config, runtime.device, how.layout).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=how.fused)
+    forward = torch.compile(model, mode=how.compile) if how.compile else model
+    if how.views == "workers":
+        pairs = loaded(images, batch_size, workers, runtime)
+    else:
+        pairs = batched(images, batch_size, runtime, how.layout, how.compile is not None)
+    autocast = runtime.autocast if how.precision == "runtime" else contextlib.nullcontext
 
     def step() -> float | None:
         pair = next(pairs)
         with autocast():
-            z = (
-                forward(torch.cat(pair)).chunk(2)
-                if passes == 1
-                else [forward(view) for view in pair]
-            )
-        value = loss(*z, config.temperature)
+            if how.passes == 1:
+                z = forward(torch.cat(pair)).chunk(2)
+            else:
+                z = [forward(view) for view in pair]
+        value = how.loss(*z, config.temperature)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
-        return value.item() if item else None
+        return value.item() if how.item else None
 
     return step
 
