@@ -1,10 +1,12 @@
-"""Features of one's own images, for anybody's pipeline: an encoder, a folder or a store in; `.npy`
-and Parquet out.
+"""Features of one's own images, for any other tool: a folder or a store in, files out.
+
+Command line: `python -m src.embed FOLDER_OR_STORE --checkpoint MODEL.pth --out FOLDER`.
 """
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,20 +18,11 @@ from src.augmentations.evaluation_transform import prepare
 from src.checkpoints import load, load_classifier, load_encoder, replacing
 from src.data.images import read_image
 from src.data.store import PatchStore
-from src.errors import CheckpointError, DataError
-from src.runs.runtime import Runtime, pick
+from src.errors import DataError, exit_with_message
+from src.runs.runtime import Runtime, add_arguments, from_arguments, pick
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
-
-
-def any_encoder(path: str | Path) -> tuple[nn.Module, dict]:
-    """The encoder of a pretraining or of a fine-tuning checkpoint, in eval mode, and what is known
-    about it.
-    """
-    if "encoder" in load(path)[0]:
-        return load_encoder(path)
-    classifier, about = load_classifier(path)
-    return classifier.encoder, about
+Batches = Iterator[list[np.ndarray]]  # lists of (H, W, C) images
 
 
 def embed_to_files(
@@ -40,15 +33,15 @@ def embed_to_files(
     runtime: Runtime | None = None,
     batch_size: int = 256,
 ) -> tuple[Path, Path]:
-    """Write `features.npy`, (N, D) float32, and `index.parquet`, whose row n says what row n of the
-    features is of.
+    """Write features as an array, and an index whose row n says what row n of the array is of.
 
     Args:
         source: a PatchStore, or a folder searched through for 8-bit RGB images (JPEG, PNG, TIFF) of
             any size; each is resized to what the encoder sees, by the transform of evaluation.
-        checkpoint: of notebooks 01 to 07.
-        out: folder. The index has the columns `name` (a path within `source`, or the store's name)
-            and, of a store with labels, `label`; its `attrs` name the checkpoint and its encoder.
+        checkpoint: of a pretraining or of a fine-tuning.
+        out: folder for `features.npy`, (N, D) float32, and `index.parquet` with the columns `name`
+            (a path within `source`, or the store's name) and, of a store with labels, `label`; its
+            `attrs` name the checkpoint and its encoder.
 
     Returns:
         The two files. They appear only when whole.
@@ -59,89 +52,102 @@ def embed_to_files(
         CheckpointError: an unusable checkpoint.
     """
     runtime, out = runtime or pick(), Path(out)
-    encoder, about = any_encoder(checkpoint)
-    encoder = encoder.to(runtime.device)
-    index, batches = _opened(Path(source), batch_size)
-    index.attrs = {"checkpoint": Path(checkpoint).name, "encoder": about["config"]["encoder"]}
+    encoder, metadata = load_encoder_of_any(checkpoint)
+    encoder, config = encoder.to(runtime.device), metadata["config"]
+    index, batches = _open_source(Path(source), batch_size)
+    index.attrs = {"checkpoint": Path(checkpoint).name, "encoder": config["encoder"]}
     out.mkdir(parents=True, exist_ok=True)
-    with replacing(out / "features.npy") as features, replacing(out / "index.parquet") as rows:
+    array_file, index_file = out / "features.npy", out / "index.parquet"
+    with replacing(array_file) as partial_array, replacing(index_file) as partial_index:
         shape = (len(index), encoder.feature_dim)
-        array, at = np.lib.format.open_memmap(features, "w+", np.float32, shape), 0
-        for images in tqdm(
-            batches, total=-(-len(index) // batch_size), desc="embedding", unit="batch"
-        ):
-            array[at : at + len(images)] = _features(
-                encoder, images, about["config"]["in_channels"], runtime
-            )
-            at += len(images)
+        array = np.lib.format.open_memmap(partial_array, "w+", np.float32, shape)
+        count = -(-len(index) // batch_size)
+        for n, images in enumerate(tqdm(batches, desc="embedding", total=count, unit="batch")):
+            _check_bands(images, config["in_channels"])
+            rows = slice(n * batch_size, n * batch_size + len(images))
+            array[rows] = _features(encoder, images, runtime)
         array.flush()
-        index.to_parquet(rows, index=False)
-    return out / "features.npy", out / "index.parquet"
+        index.to_parquet(partial_index, index=False)
+    return array_file, index_file
 
 
-def _opened(source: Path, batch_size: int) -> tuple[pd.DataFrame, Iterator[list[np.ndarray]]]:
-    """What there is, and an iterator of lists of (H, W, C) images."""
+def load_encoder_of_any(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The encoder of a pretraining or fine-tuning checkpoint in eval mode, and its metadata.
+
+    Raises:
+        CheckpointError: an unusable checkpoint.
+    """
+    state, _ = load(path)
+    if "encoder" in state:
+        return load_encoder(path)
+    classifier, metadata = load_classifier(path)
+    return classifier.encoder, metadata
+
+
+def _open_source(source: Path, batch_size: int) -> tuple[pd.DataFrame, Batches]:
+    """What there is, one row an image, and the images in that order."""
     if (source / "meta.json").is_file():
-        store = PatchStore.open(source)
-        index = pd.DataFrame({"name": store.names})
-        if store.labels is not None:
-            index["label"] = np.array(store.meta["classes"])[store.labels]
-        return index, (
-            list(store.images[n : n + batch_size]) for n in range(0, len(store), batch_size)
-        )
+        return _open_store(source, batch_size)
+    return _open_folder(source, batch_size)
+
+
+def _open_store(source: Path, batch_size: int) -> tuple[pd.DataFrame, Batches]:
+    store = PatchStore.open(source)
+    index = pd.DataFrame({"name": store.names})
+    if store.labels is not None:
+        index["label"] = np.array(store.meta["classes"])[store.labels]
+    starts = range(0, len(store), batch_size)
+    return index, (list(store.images[n : n + batch_size]) for n in starts)
+
+
+def _open_folder(source: Path, batch_size: int) -> tuple[pd.DataFrame, Batches]:
     files = sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(
             f"{source} is no store and holds no images ({', '.join(SUFFIXES)}): give another folder"
         )
     index = pd.DataFrame({"name": [file.relative_to(source).as_posix() for file in files]})
-    return index, (
-        [read_image(f) for f in files[n : n + batch_size]] for n in range(0, len(files), batch_size)
-    )
+    starts = range(0, len(files), batch_size)
+    return index, ([read_image(file) for file in files[n : n + batch_size]] for n in starts)
+
+
+def _check_bands(images: list[np.ndarray], channels: int) -> None:
+    bands = {image.shape[-1] for image in images}
+    if bands != {channels}:
+        raise DataError(
+            f"the encoder takes {channels} bands, the images have {sorted(bands)}: give another"
+            " checkpoint"
+        )
 
 
 @torch.inference_mode()
-def _features(
-    encoder: nn.Module, images: list[np.ndarray], channels: int, runtime: Runtime
-) -> np.ndarray:
-    found = {image.shape[-1] for image in images}
-    if found != {channels}:
-        raise DataError(
-            f"the encoder takes {channels} bands, the images have {sorted(found)}: give another"
-            " checkpoint"
-        )
-    if len({image.shape for image in images}) == 1:  # the usual case, in one go
-        batch = prepare(np.stack(images), encoder.image_size, runtime.device)
-    else:
-        batch = torch.cat(
-            [prepare(np.stack([image]), encoder.image_size, runtime.device) for image in images]
-        )
+def _features(encoder: nn.Module, images: list[np.ndarray], runtime: Runtime) -> np.ndarray:
+    """(n, D) float32 features of images that need not be of one size."""
+    same_size = len({image.shape for image in images}) == 1  # the usual case, prepared in one go
+    stacks = [images] if same_size else [[image] for image in images]
+    prepared = [prepare(np.stack(s), encoder.image_size, runtime.device) for s in stacks]
     with runtime.autocast():
-        return encoder(batch).float().cpu().numpy()
+        return encoder(torch.cat(prepared)).float().cpu().numpy()
 
 
 def main() -> None:
+    """Embed what the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m src.embed", description="Features of images as .npy and Parquet."
     )
-    parser.add_argument("source", help="folder of images, or a store")
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help="best_contrastive_model_….pth or final_supervised_model_….pth",
-    )
-    parser.add_argument("--out", required=True, help="folder for features.npy and index.parquet")
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto", choices=["auto", "bfloat16", "float32"])
+    add = parser.add_argument
+    names = "best_contrastive_model_….pth or final_supervised_model_….pth"
+    add("source", help="folder of images, or a store")
+    add("--checkpoint", required=True, help=names)
+    add("--out", required=True, help="folder for features.npy and index.parquet")
+    add("--batch-size", type=int, default=256, help="images (default: %(default)s)")
+    add_arguments(parser)
     args = parser.parse_args()
-    try:
-        runtime = pick(args.device, args.precision)
+    with exit_with_message():
+        runtime = from_arguments(args)
         features, index = embed_to_files(
             args.source, args.checkpoint, args.out, runtime=runtime, batch_size=args.batch_size
         )
-    except (DataError, CheckpointError, ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
     print(f"{features} and {index}: {np.load(features, mmap_mode='r').shape} on {runtime}")
 
 

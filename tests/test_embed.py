@@ -9,7 +9,7 @@ from PIL import Image
 from src import checkpoints
 from src.augmentations.evaluation_transform import prepare
 from src.data.images import CLASSES, eurosat_store, read_image
-from src.embed import embed_to_files
+from src.embed import embed_to_files, main
 from src.encoders import Classifier, build_encoder
 from src.errors import DataError
 from src.runs.runtime import pick
@@ -35,45 +35,27 @@ def alone(encoder, image):
         return encoder(prepare(np.stack([image]), 16, torch.device("cpu")))[0].numpy()
 
 
-def test_a_folder_of_any_images_row_by_row(tmp_path, encoder, checkpoint, run_module):
+def test_a_folder_of_any_images_row_by_row(tmp_path, encoder, checkpoint, monkeypatch, capsys):
     rng, folder = np.random.default_rng(0), tmp_path / "images"
     (folder / "deep").mkdir(parents=True)
-    for name, size in (
-        ("b.png", (16, 16)),
-        ("a.tif", (40, 30)),
-        ("deep/c.JPG", (64, 64)),
-        ("d.png", (16, 16)),
-    ):
+    sizes = {"b.png": (16, 16), "a.tif": (40, 30), "deep/c.JPG": (64, 64), "d.png": (16, 16)}
+    for name, size in sizes.items():
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
     (folder / "notes.txt").write_text("not an image")
-    done = run_module(
-        "src.embed",
-        folder,
-        "--checkpoint",
-        checkpoint,
-        "--out",
-        tmp_path / "out",
-        "--batch-size",
-        3,
-        "--precision",
-        "float32",
-    )
-    assert done.returncode == 0 and "(4, 256)" in done.stdout, done.stderr
-    features, index = (
-        np.load(tmp_path / "out/features.npy"),
-        pd.read_parquet(tmp_path / "out/index.parquet"),
-    )
-    assert (
-        list(index["name"]) == ["a.tif", "b.png", "d.png", "deep/c.JPG"]
-        and features.dtype == np.float32
-    )
+    options = ("--checkpoint", checkpoint, "--batch-size", 3, "--precision", "float32")
+    words = ["embed", folder, "--out", tmp_path / "out", *options]
+    monkeypatch.setattr("sys.argv", [str(word) for word in words])
+    main()
+    assert "(4, 256)" in capsys.readouterr().out
+    features = np.load(tmp_path / "out/features.npy")
+    index = pd.read_parquet(tmp_path / "out/index.parquet")
+    assert list(index["name"]) == ["a.tif", "b.png", "d.png", "deep/c.JPG"]
+    assert features.dtype == np.float32
     assert index.attrs == {"checkpoint": "best.pth", "encoder": "custom_cnn"}
     for name, row in zip(index["name"], features, strict=True):
         np.testing.assert_allclose(row, alone(encoder, read_image(folder / name)), atol=1e-5)
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        "features.npy",
-        "index.parquet",
-    ]
+    files = {file.name for file in (tmp_path / "out").iterdir()}
+    assert files == {"features.npy", "index.parquet"}
 
 
 def test_a_store_keeps_its_labels_and_a_classifier_gives_its_encoder(tmp_path, eurosat, encoder):

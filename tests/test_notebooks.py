@@ -15,7 +15,7 @@ import timm
 from src.checkpoints import best_classifier, load, load_classifier, load_encoder
 from src.encoders import ENCODERS, TIMM_NAMES
 from src.errors import CheckpointError, DataError
-from src.map.thresholds import calibration_path
+from src.map.thresholds import thresholds_path
 from src.profiles import ROOT, open_profile
 from src.results.records import read_records
 from src.results.study import MISSING
@@ -256,10 +256,10 @@ def test_the_results_page_shows_our_runs_beside_the_study_and_what_is_missing(wo
     assert table.loc[("ResNet-50", "pretrained 1"), "ours"] in html and MISSING in html
 
 
-def test_the_map_lies_on_the_scene_and_keeps_its_calibration_beside_the_checkpoint(workspace):
+def test_the_map_lies_on_the_scene_and_keeps_its_thresholds_beside_the_checkpoint(workspace):
     profile = open_profile("demo", workspace)
     checkpoint = best_classifier(profile.models)
-    assert calibration_path(checkpoint).is_file()
+    assert thresholds_path(checkpoint).is_file()
     folder = profile.data / "maps" / checkpoint.stem / "made_scene"
     assert sorted(path.name for path in folder.iterdir()) == ["energy", "knn"]
     with (

@@ -1,6 +1,4 @@
-"""Run records and the tables made from them: what was run is shown with its length, what was not is
-missing.
-"""
+"""Run records and their tables: what was run is shown with its length, what was not is missing."""
 
 import json
 
@@ -12,6 +10,7 @@ from sklearn.metrics import davies_bouldin_score, silhouette_score
 from src import checkpoints
 from src.ood import metrics
 from src.probes import centroid_distances, separation
+from src.results.__main__ import main
 from src.results.records import metrics_as_json, read_records, wilson, write_record
 from src.results.study import MISSING, NOT_IN_STUDY, SCRATCH, STUDY
 from src.results.tables import (
@@ -27,32 +26,27 @@ from src.results.tables import (
 VERSIONS = {"hardware": "a card", "date": "2026-01-02"}
 
 
-def checkpoint(folder, name, **about):
+def checkpoint(folder, name, **metadata):
     history = [{"epoch": 0}, {"epoch": 1, "seconds": 1800.0}, {"epoch": 2, "seconds": 1800.0}]
-    return checkpoints.save(folder / name, {}, {"versions": VERSIONS, "history": history, **about})
+    metadata = {"versions": VERSIONS, "history": history, **metadata}
+    return checkpoints.save(folder / name, {}, metadata)
 
 
 @pytest.fixture
 def pretrained(tmp_path):
+    what = {"kind": "simclr", "data": {"kind": "eurosat-rgb"}, "metrics": {"loss": 3.0}}
     config = {"encoder": "custom_cnn", "epochs": 50, "seed": 0}
-    return checkpoint(
-        tmp_path,
-        "best.pth",
-        kind="simclr",
-        config=config,
-        data={"kind": "eurosat-rgb"},
-        metrics={"loss": 3.0},
-    )
+    return checkpoint(tmp_path, "best.pth", config=config, **what)
 
 
 def record(
     folder, *, accuracy, auroc, seed=0, start=None, encoder="custom_cnn", phases=(0, 0, 100)
 ):
     """The record of one fine-tuning run, written and read as the notebooks do."""
-    name = f"final_{encoder}_{seed}_{'scratch' if start is None else getattr(start, 'stem', start)}.pth"
+    origin = "scratch" if start is None else getattr(start, "stem", start)
     file = checkpoint(
         folder / "models",
-        name,
+        f"final_{encoder}_{seed}_{origin}.pth",
         kind="classifier",
         config={"encoder": encoder, "phases": phases, "seed": seed},
         data={"kind": "eurosat-rgb"},
@@ -76,10 +70,8 @@ def test_a_record_holds_the_run_its_time_and_where_it_started(tmp_path, pretrain
     (read,) = read_records(tmp_path / "records")
     assert read == json.loads(path.read_text()) and path.name.startswith("custom_cnn_final_")
     assert read["seconds"] == 3600 and read["pretraining"]["seconds"] == 3600
-    assert (
-        read["pretraining"]["config"]["epochs"] == 50
-        and read["pretraining"]["checkpoint"] == "best.pth"
-    )
+    assert read["pretraining"]["config"]["epochs"] == 50
+    assert read["pretraining"]["checkpoint"] == "best.pth"
     assert read["versions"] == VERSIONS
 
 
@@ -108,16 +100,15 @@ def test_rows_stand_where_they_belong_and_never_fill_another(tmp_path, pretraine
     assert list(runs["epochs"]) == ["100", "10+10+80", "100"]
     table = beside_study(runs)
     ours = table["val accuracy, %"]["ours"]
-    assert (
-        ours[("Custom CNN", SCRATCH)] == "90.00"
-        and ours[("Custom CNN", "pretrained 50")] == "80.00"
-    )
-    assert (
-        ours[("Custom CNN", "pretrained 300")] == MISSING
-        and ours[("ResNet-50", SCRATCH)] == MISSING
-    )
+    assert ours[("Custom CNN", SCRATCH)] == "90.00"
+    assert ours[("Custom CNN", "pretrained 50")] == "80.00"
+    assert ours[("Custom CNN", "pretrained 300")] == MISSING
+    assert ours[("ResNet-50", SCRATCH)] == MISSING
     assert table.loc[("ResNet-50", "ImageNet"), ("val accuracy, %", "study")] == NOT_IN_STUDY
-    assert table.loc[("Custom CNN", "pretrained 50"), ("pretrained on", "ours")] == "EuroSAT train"
+    sources = table["pretrained on"]["ours"]
+    assert sources[("Custom CNN", "pretrained 50")] == "EuroSAT train"
+    assert sources[("Custom CNN", SCRATCH)] == ""
+    assert sources[("Custom CNN", "pretrained 300")] == MISSING
 
 
 def test_seeds_are_averaged_with_their_spread_and_number(tmp_path):
@@ -133,17 +124,13 @@ def test_msp_read_both_ways_are_mirror_images_and_change_who_wins(tmp_path):
     assert list(table["source"]) == ["study"] * 7 + ["ours"]
     np.testing.assert_allclose(table["msp_as_printed"] + table["auroc_one_minus_msp"], 1)
     study = table[table["source"] == "study"]
-    assert (study["auroc_one_minus_msp_wins"] == "MSP").sum() == 5 and (
-        study["msp_as_printed_wins"] == "MI"
-    ).all()
+    assert (study["auroc_one_minus_msp_wins"] == "MSP").sum() == 5
+    assert (study["msp_as_printed_wins"] == "MI").all()
     assert table.iloc[-1]["msp_as_printed"] == pytest.approx(0.19)  # 1 − (0.8 + 0.01)
     # the headline that turns on the sign: pretraining raises the AUROC of 1 − MSP of every encoder
     for _, rows in study.groupby("encoder"):
-        scratch = rows["configuration"] == SCRATCH
-        assert (
-            rows.loc[~scratch, "auroc_one_minus_msp"].min()
-            > rows.loc[scratch, "auroc_one_minus_msp"].max()
-        )
+        auroc, scratch = rows["auroc_one_minus_msp"], rows["configuration"] == SCRATCH
+        assert auroc[~scratch].min() > auroc[scratch].max()
 
 
 def test_differences_are_paired_by_seed_and_length(tmp_path, pretrained):
@@ -155,9 +142,8 @@ def test_differences_are_paired_by_seed_and_length(tmp_path, pretrained):
     assert row["val accuracy, %", "ours"] == "+1.00"  # 0.93 − 0.92: seed 0 has no partner
     assert row["val accuracy, %", "study"] == "-5.27"
     assert row["AUROC, 1 − MSP", "study"] == "+0.029"  # and not −0.029, as printed
-    assert list(ours.index.get_level_values("encoder")) == [
-        "Custom CNN"
-    ]  # of the others nobody has this pair
+    # of the others nobody has this pair
+    assert list(ours.index.get_level_values("encoder")) == ["Custom CNN"]
 
 
 def test_a_pair_that_nobody_has_is_an_empty_table():
@@ -168,10 +154,17 @@ def test_runs_of_another_length_are_no_pair(tmp_path, pretrained):
     record(tmp_path, accuracy=0.9, auroc=0.8)
     record(tmp_path, accuracy=0.8, auroc=0.7, start=pretrained, phases=(1, 1, 3))
     ours = differences(runs_table(read_records(tmp_path / "records")), SCRATCH, "pretrained 50")
-    assert (
-        ours.loc[("Custom CNN", f"pretrained 50 − {SCRATCH}"), ("val accuracy, %", "ours")]
-        == MISSING
-    )
+    row = ours.loc[("Custom CNN", f"pretrained 50 − {SCRATCH}")]
+    assert row["val accuracy, %", "ours"] == MISSING
+
+
+def test_the_command_prints_one_row_a_run(tmp_path, monkeypatch, capsys):
+    record(tmp_path, accuracy=0.9, auroc=0.8)
+    monkeypatch.setattr("sys.argv", ["results", str(tmp_path / "records")])
+    main()
+    titles, row = capsys.readouterr().out.splitlines()
+    assert titles.split()[:2] == ["encoder", "configuration"] and titles.split()[-1] == "hours"
+    assert " ".join(row.split()) == "Custom CNN from scratch 90.0 0.8 0.81 89.0 1.00"
 
 
 def test_configurations_are_sorted_by_pretraining():
@@ -181,26 +174,18 @@ def test_configurations_are_sorted_by_pretraining():
 
 def test_pretrainings_give_separations_and_the_longest_its_projection(tmp_path):
     values = {"knn_accuracy": 0.5, "silhouette": 0.1, "davies_bouldin": 2.0}
+    what = {"kind": "simclr", "data": {"kind": "eurosat-rgb"}}
     for epochs in (2, 11):
         config = {"encoder": "resnet50", "epochs": epochs, "seed": 0}
-        file = checkpoint(
-            tmp_path, f"{epochs}.pth", kind="simclr", config=config, data={"kind": "eurosat-rgb"}
-        )
-        write_record(
-            tmp_path / "records",
-            file,
-            separation={"before": values, "after": values},
-            umap=f"{epochs}.csv",
-        )
-        pd.DataFrame({"panel": ["before"], "label": [0], "x": [float(epochs)], "y": [0.0]}).to_csv(
-            tmp_path / f"{epochs}.csv", index=False
-        )
+        file = checkpoint(tmp_path, f"{epochs}.pth", config=config, **what)
+        measured = {"separation": {"before": values, "after": values}, "umap": f"{epochs}.csv"}
+        write_record(tmp_path / "records", file, **measured)
+        (tmp_path / f"{epochs}.csv").write_text(f"panel,label,x,y\nbefore,0,{epochs}.0,0.0\n")
     records = read_records(tmp_path / "records")
     table = separation_table(records)
-    assert table.index.get_level_values("epochs").tolist() == [11, 11, 2, 2] and table.shape == (
-        4,
-        3,
-    )
+    assert table.index.get_level_values("epochs").tolist() == [11, 11, 2, 2]
+    assert table.index.get_level_values("features").tolist() == ["before", "after"] * 2
+    assert table.shape == (4, 3)
     points, measured = longest_projection(records, "resnet50", tmp_path)
     assert points["x"].item() == 11 and measured["after"] == values
     assert longest_projection(records, "vit_b_16", tmp_path) is None
@@ -214,9 +199,8 @@ def test_metrics_survive_the_way_through_json():
         names=["score", "metric"],
     )
     read = json.loads(json.dumps(metrics_as_json(table)))
-    assert read["a"]["auroc"] == list(table.loc[("a", "auroc")]) and set(read["a"]) == set(
-        table.loc["a"].index
-    )
+    assert read["a"]["auroc"] == list(table.loc[("a", "auroc")])
+    assert set(read["a"]) == set(table.loc["a"].index)
 
 
 def test_wilson_is_the_closed_form():
@@ -238,10 +222,8 @@ def test_separation_is_scikit_learns_on_unit_vectors_and_knows_no_length():
     assert values["davies_bouldin"] == pytest.approx(davies_bouldin_score(unit, labels))
     assert separation(features * rng.uniform(0.1, 9, (60, 1)), labels) == pytest.approx(values)
     shuffled = separation(features, rng.permutation(labels))
-    assert (
-        shuffled["silhouette"] < values["silhouette"]
-        and shuffled["davies_bouldin"] > values["davies_bouldin"]
-    )
+    assert shuffled["silhouette"] < values["silhouette"]
+    assert shuffled["davies_bouldin"] > values["davies_bouldin"]
 
 
 def test_centroid_distances_of_opposite_and_of_orthogonal_classes():

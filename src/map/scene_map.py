@@ -1,5 +1,4 @@
-"""A scene in; a land-cover map, and where not to believe it, out: Cloud-Optimised GeoTIFFs on the
-scene's own pixels.
+"""A scene in; a land-cover map, and where not to believe it, out.
 
 Tiles of EuroSAT's size slide over the scene, and what the network says of each is kept (the long
 part, in strips, each noted when done, so that a killed run continues). A pixel then gets the mean
@@ -8,10 +7,12 @@ such tile lies the map has no data.
 """
 
 import json
+import math
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,186 +21,172 @@ import rasterio
 
 from src.checkpoints import load_classifier, replacing
 from src.errors import DataError
-from src.map.scene import Scene, open_scene
-from src.map.scene_checks import differences
+from src.map.rasters import RASTERS, cell_values, shares, write_cog
+from src.map.scene import Scene, SceneOptions, open_scene
+from src.map.scene_checks import differences, rendered
 from src.map.thresholds import DEFAULT_SCORE, Thresholds
-from src.map.tiles import (
-    RASTERS,
-    blend,
-    cell_edges,
-    cells_of,
-    score_tiles,
-    shares,
-    tile_starts,
-    write_cog,
-)
+from src.map.tiles import TileGrid, blend, predict_tiles, score_tiles
 from src.runs.runtime import Runtime, pick, record
 
-# MB of raster blocks that GDAL keeps: its own default is 5 % of the machine's memory. Said before a
+# MB of raster blocks that GDAL keeps: its own default is 5 % of the machine's memory. Set before a
 # process first reads a raster it holds; later it has no effect
-CACHE = 256
+GDAL_CACHE = 256
+UNFINISHED = ".unfinished"  # folder within `out`, while a map is being made
 
 
 def map_scene(
     path: str | Path,
     checkpoint: str | Path,
     out: str | Path,
-    calibration: Thresholds,
+    thresholds: Thresholds,
+    options: SceneOptions | None = None,
     *,
     score: str = DEFAULT_SCORE,
     stride: int = 32,
-    bands: Sequence[str | int] | None = None,
-    scale: float = 1.0,
-    offset: float | None = None,
-    nodata: float | None = None,
     runtime: Runtime | None = None,
 ) -> dict[str, Any]:
-    """Map one scene. Stopped or killed, call it again: it continues, and the rasters come out the
-    same.
+    """Map one scene. Stopped or killed, call it again: it continues, and the rasters are the same.
 
     Writes into `out`, on the scene's grid: `class.tif` (number in the checkpoint's classes, 255 no
     data), `confidence.tif` (largest mean softmax probability, 0…1), `score.tif` (mean OOD score,
-    higher = more OOD), `flagged.tif` (1 where that mean is above the calibration's threshold, 0
-    else, 255 no data), and last `map.json`, which is returned: settings, shares, doubts, speed.
+    higher = more OOD), `flagged.tif` (1 where that mean is above the threshold, 0 else, 255 no
+    data), and last `map.json`, which is returned: settings, shares, doubts, speed.
 
     Args:
-        path, bands, scale, offset, nodata: see `open_scene`.
+        path, options: see `open_scene`.
+        checkpoint: of a fine-tuned classifier.
+        thresholds: of that checkpoint.
+        score: one that the thresholds know.
         stride: pixels from tile to tile, from a sixteenth of the tile to the tile. At the tile's
-            own size every pixel has one score, as in the calibration; smaller is finer, and takes
+            own size every pixel has one score, as the thresholds had; smaller is finer, and takes
             (tile / stride)² times as long.
 
     Raises:
-        DataError: an unusable scene or calibration, or an `out` that holds another map.
+        DataError: an unusable scene, or an `out` that holds another map.
         CheckpointError: an unusable checkpoint.
         ValueError: stride out of range, or another number of bands than the network's.
     """
-    out, runtime, begun = Path(out), runtime or pick(), time.perf_counter()
+    begun, out, runtime = time.perf_counter(), Path(out), runtime or pick()
     model, trained = load_classifier(checkpoint)
-    about, tile = calibration.about, calibration.about["tile"]
+    known = thresholds.metadata
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE), open_scene(path, options) as scene:
+        _check_scene(scene, trained["config"]["in_channels"], known["tile"], stride)
+        settings = _settings(scene, known, score, stride, runtime)
+        if (finished := _finished(out, settings)) is not None:
+            return finished
+        doubts = differences(scene, known)
+        for doubt in doubts:
+            warnings.warn(doubt, stacklevel=2)
+        grid = TileGrid.over(scene.grid.shape, known["tile"], stride)
+        predict = partial(predict_tiles, model.to(runtime.device), thresholds, score, runtime)
+        found, pixels = _make_rasters(scene, grid, predict, known, settings, out)
+    summary = settings | found | {"warnings": doubts, "tiles": math.prod(grid.shape)}
+    seconds = time.perf_counter() - begun
+    summary |= {"seconds": round(seconds, 1), "pixels_per_s": round(pixels / seconds)}
+    summary |= {"versions": record(runtime)}
+    with replacing(out / "map.json") as file:
+        file.write_text(json.dumps(summary, indent=1) + "\n")
+    shutil.rmtree(out / UNFINISHED)
+    return summary
+
+
+def _check_scene(scene: Scene, channels: int, tile: int, stride: int) -> None:
     if not -(-tile // 16) <= stride <= tile:
         raise ValueError(
             f"stride must lie between {-(-tile // 16)} and {tile} pixels, got {stride}"
         )
-    with (
-        rasterio.Env(GDAL_CACHEMAX=CACHE),
-        open_scene(path, bands, scale=scale, offset=offset, nodata=nodata) as scene,
-    ):
-        _check(scene, trained["config"]["in_channels"], tile)
-        settings = _settings(scene, about, score, stride, runtime)
-        if (done := _finished(out, settings)) is not None:
-            return done
-        doubts = differences(scene, about)
-        for doubt in doubts:
-            warnings.warn(doubt, stacklevel=2)
-        tops, lefts = (
-            tile_starts(length, tile, stride) for length in (scene.grid.height, scene.grid.width)
-        )
-        work = _workspace(out, settings, (len(tops), len(lefts), len(about["classes"]) + 1))
-        left = 1 - np.load(work / "done.npy").mean()
-        tiles = score_tiles(
-            scene, model.to(runtime.device), calibration, score, tops, lefts, work, runtime
-        )
-        cells = cells_of(*blend(tiles, tops, lefts, tile), about["thresholds"][score])
-        edges = cell_edges(tops, tile), cell_edges(lefts, tile)
-        for name in RASTERS:
-            write_cog(out / f"{name}.tif", work, cells[name], edges, scene.grid, about["classes"])
-        summary = (
-            settings
-            | shares(cells, edges, about["classes"])
-            | {"warnings": doubts, "tiles": tiles[..., 0].size}
-        )
-        speed = (
-            left * scene.grid.width * scene.grid.height / (seconds := time.perf_counter() - begun)
-        )
-    summary |= {
-        "seconds": round(seconds, 1),
-        "pixels_per_s": round(speed),
-        "versions": record(runtime),
-    }
-    with replacing(out / "map.json") as partial:
-        partial.write_text(json.dumps(summary, indent=1) + "\n")
-    shutil.rmtree(work)
-    return summary
-
-
-def _check(scene: Scene, channels: int, tile: int) -> None:
     if len(scene.bands) != channels:
         raise ValueError(
             f"the network takes {channels} bands, got {len(scene.bands)}: give --bands in its order"
         )
-    if min(scene.grid.width, scene.grid.height) < tile:
-        raise DataError(
-            f"{scene.path} is {scene.grid.width}×{scene.grid.height} pixels, smaller than a tile of"
-            f" {tile}"
-        )
+    width, height = scene.grid.width, scene.grid.height
+    if min(width, height) < tile:
+        raise DataError(f"{scene.path} is {width}×{height} pixels, smaller than a tile of {tile}")
+
+
+def _make_rasters(
+    scene: Scene,
+    grid: TileGrid,
+    predict: Callable[[np.ndarray], np.ndarray],
+    known: dict[str, Any],
+    settings: dict[str, Any],
+    out: Path,
+) -> tuple[dict[str, Any], float]:
+    """Make what is missing; shares of the mapped pixels, and how many the network was asked about.
+
+    Pixels that an earlier call had asked about are not counted: they took no time.
+    """
+    classes = known["classes"]
+    folder = _workspace(out, settings, (*grid.shape, len(classes) + 1))
+    left = 1 - np.load(folder / "done.npy").mean()
+    tiles = score_tiles(scene, grid, partial(rendered, metadata=known), predict, folder)
+    cells = cell_values(*blend(tiles, grid), settings["threshold"])
+    for name in RASTERS:
+        write_cog(out / f"{name}.tif", folder, cells[name], grid, scene, classes)
+    return shares(cells, grid, classes), left * scene.grid.width * scene.grid.height
 
 
 # --- what is done already ---
 
 
 def _settings(
-    scene: Scene, about: dict[str, Any], score: str, stride: int, runtime: Runtime
+    scene: Scene, known: dict[str, Any], score: str, stride: int, runtime: Runtime
 ) -> dict[str, Any]:
-    """Everything the rasters depend on."""
-    files = {Path(file.name): file for file, _ in scene.bands}
-    nodata = (
-        None if scene.nodata is None or np.isnan(scene.nodata) else scene.nodata
-    )  # nan would differ from itself
+    """Everything the rasters depend on, as plain values that compare equal after JSON."""
+    files = dict.fromkeys(Path(file.name) for file, _ in scene.bands)
     return {
         "scene": scene.path.name,
-        "files": {
-            f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in files
-        },  # another scene, another map
+        # changed files are another scene, and another map
+        "files": {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files},
         "bands": [
             number if len(files) == 1 else Path(file.name).stem for file, number in scene.bands
         ],
         "scale": scene.scale,
         "offset": scene.offset,
-        "nodata": nodata,
-        "stretch": about["stretch"],
-        "checkpoint": about["checkpoint"],
-        "checkpoint_sha256": about["checkpoint_sha256"],
+        # NaN would differ from itself
+        "nodata": None if scene.nodata is None or np.isnan(scene.nodata) else scene.nodata,
+        "stretch": known["stretch"],
+        "checkpoint": known["checkpoint"],
+        "checkpoint_sha256": known["checkpoint_sha256"],
         "score": score,
-        "threshold": about["thresholds"][score],
-        "keep": about["keep"],
-        "tile": about["tile"],
+        "threshold": known["thresholds"][score],
+        "keep": known["keep"],
+        "tile": known["tile"],
         "stride": stride,
         "precision": str(runtime.dtype).removeprefix("torch."),
     }
 
 
 def _finished(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """What `map.json` says, if these settings were mapped already."""
     if not (out / "map.json").is_file():
         return None
     summary = json.loads((out / "map.json").read_text())
-    _same(out / "map.json", {key: summary.get(key) for key in settings}, settings)
+    _check_same(out, summary, settings)
     return summary
 
 
-def _same(file: Path, was: dict[str, Any], now: dict[str, Any]) -> None:
-    told = "; ".join(
-        f"{key} was {was.get(key)!r}, now {now[key]!r}" for key in now if was.get(key) != now[key]
-    )
-    if told:
-        raise DataError(
-            f"{file.parent} holds a map begun otherwise ({told}). Delete it, or give another"
-            " folder."
-        )
-
-
 def _workspace(out: Path, settings: dict[str, Any], shape: tuple[int, int, int]) -> Path:
-    """The folder of an unfinished map: what the network said of each tile, which strips are done,
-    and the settings.
-    """
-    work = out / ".unfinished"
-    if (work / "settings.json").is_file():
-        _same(work, json.loads((work / "settings.json").read_text()), settings)
-        return work
-    work.mkdir(parents=True, exist_ok=True)
-    tiles = np.lib.format.open_memmap(work / "tiles.npy", "w+", np.float32, shape)
+    """The folder of an unfinished map: its settings, and what `score_tiles` keeps."""
+    folder = out / UNFINISHED
+    begun = folder / "settings.json"
+    if begun.is_file():
+        _check_same(out, json.loads(begun.read_text()), settings)
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    tiles = np.lib.format.open_memmap(folder / "tiles.npy", "w+", np.float32, shape)
     tiles[:] = np.nan
     tiles.flush()
-    np.save(work / "done.npy", np.zeros(shape[0], bool))
-    with replacing(work / "settings.json") as partial:  # its presence says that the rest is there
-        partial.write_text(json.dumps(settings))
-    return work
+    np.save(folder / "done.npy", np.zeros(shape[0], bool))
+    with replacing(begun) as file:  # its presence says that the rest is there
+        file.write_text(json.dumps(settings))
+    return folder
+
+
+def _check_same(out: Path, was: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [key for key in now if was.get(key) != now[key]]
+    if changed:
+        message = "; ".join(f"{key} was {was.get(key)!r}, now {now[key]!r}" for key in changed)
+        raise DataError(
+            f"{out} holds a map begun otherwise ({message}). Delete it, or give another folder."
+        )

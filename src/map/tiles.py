@@ -1,137 +1,154 @@
-"""Tiles over a scene: what the network says of each, blended into pixels, painted into
-Cloud-Optimised GeoTIFFs.
+"""Tiles over a scene: where they lie, what the network says of each, and their blend.
+
+Between two edges of tiles the same ones cover every pixel, so all pixels of such a cell get the
+same mean: a scene has few cells, and what is worked out for pixels is worked out once for a cell.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import rasterio
-import rasterio.shutil
-from matplotlib.colors import to_rgb
 from rasterio.windows import Window
 from scipy.special import softmax
 from tqdm.auto import tqdm
 
-from src.checkpoints import replacing
 from src.encoders import Classifier
 from src.errors import DataError
 from src.map.scene import Scene
-from src.map.scene_checks import rendered
 from src.map.thresholds import Thresholds
 from src.ood import penultimate
 from src.runs.runtime import Runtime
 
 STRIP_TILES = 2048  # tiles between two notes of what is done: 10 to 20 s on two CPU cores
-BLOCK = 512  # pixels of a GeoTIFF's inner tiles
-NO_CLASS = 255  # in class.tif and flagged.tif; NaN in the others
-# name: (data type, how overviews are made)
-RASTERS = {
-    "class": ("uint8", "mode"),
-    "confidence": ("float32", "average"),
-    "score": ("float32", "average"),
-    "flagged": ("uint8", "mode"),
-}
+
+
+# --- where tiles lie ---
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """Square tiles in rows and columns, from one end of a scene to the other."""
+
+    tops: np.ndarray  # first pixel row of each row of tiles, ascending
+    lefts: np.ndarray  # first pixel column of each column of tiles, ascending
+    tile: int  # pixels along a side
+
+    @classmethod
+    def over(cls, shape: tuple[int, int], tile: int, stride: int) -> "TileGrid":
+        """Tiles every `stride` pixels over a scene of `shape` (height, width)."""
+        tops, lefts = (tile_starts(length, tile, stride) for length in shape)
+        return cls(tops, lefts, tile)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        return len(self.tops), len(self.lefts)
+
+    @property
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where cells begin and end, down and across; the first edge is 0, the last the length."""
+        return cell_edges(self.tops, self.tile), cell_edges(self.lefts, self.tile)
 
 
 def tile_starts(length: int, tile: int, stride: int) -> np.ndarray:
-    """First pixels of the tiles along an axis; the last one ends with the scene, wherever the
-    stride would put it.
+    """First pixels of the tiles along an axis.
+
+    The last tile ends with the scene, wherever the stride would put it.
     """
     return np.unique([*range(0, length - tile, stride), length - tile])
 
 
+def cell_edges(starts: np.ndarray, tile: int) -> np.ndarray:
+    """Where, along an axis, the tiles over a pixel change."""
+    return np.unique([starts, starts + tile])
+
+
+# --- what the network says of each tile ---
+
+
+def predict_tiles(
+    model: Classifier, thresholds: Thresholds, score: str, runtime: Runtime, images: np.ndarray
+) -> np.ndarray:
+    """(N, H, W, C) images → (N, classes + 1): softmax probabilities, and last the OOD score."""
+    features = penultimate(model, images, runtime)
+    probabilities = softmax(thresholds.train(model).logits(features), axis=-1)
+    return np.column_stack([probabilities, thresholds.score(score, model, features, images)])
+
+
 def score_tiles(
     scene: Scene,
-    model: Classifier,
-    calibration: Thresholds,
-    score: str,
-    tops: np.ndarray,
-    lefts: np.ndarray,
-    work: Path,
-    runtime: Runtime,
+    grid: TileGrid,
+    render: Callable[[np.ndarray], np.ndarray],
+    predict: Callable[[np.ndarray], np.ndarray],
+    folder: Path,
 ) -> np.ndarray:
-    """(rows, columns, C + 1) softmax probabilities and OOD score of every tile, NaN where it has a
-    missing pixel.
+    """What `predict` says of every tile (rows, columns, K), NaN where it has a missing pixel.
+
+    Done strip by strip, each noted when it is written, so that a killed run continues.
+
+    Args:
+        render: digital numbers → what the network was trained on.
+        predict: (N, tile, tile, C) → (N, K).
+        folder: holds `tiles.npy`, float32 (rows, columns, K), and `done.npy`, bool (rows,).
 
     Raises:
         DataError: no tile of the whole scene is without missing pixels.
     """
     tiles, done = (
-        np.lib.format.open_memmap(work / f"{name}.npy", "r+") for name in ("tiles", "done")
+        np.lib.format.open_memmap(folder / f"{name}.npy", "r+") for name in ("tiles", "done")
     )
-    step = max(1, STRIP_TILES // len(lefts))
-    pixels = np.diff([*tops, scene.grid.height]) * scene.grid.width
-    with tqdm(
-        total=pixels.sum(),
-        initial=pixels[done].sum(),
-        unit="px",
-        unit_scale=True,
-        desc=scene.path.name,
-    ) as bar:
-        for first in range(0, len(tops), step):
-            rows = slice(first, first + step)
-            if not done[rows].all():
-                tiles[rows] = _score_strip(
-                    scene, model, calibration, score, tops[rows], lefts, runtime
-                )
-                tiles.flush()
-                done[rows] = True  # after what it says is written
-                done.flush()
-                bar.update(pixels[rows].sum())
+    pixels = np.diff([*grid.tops, scene.grid.height]) * scene.grid.width  # of each row of tiles
+    progress = {"total": pixels.sum(), "initial": pixels[done].sum(), "desc": scene.path.name}
+    with tqdm(**progress, unit="px", unit_scale=True) as bar:
+        for rows in _strips(grid):
+            if done[rows].all():
+                continue
+            strip = TileGrid(grid.tops[rows], grid.lefts, grid.tile)
+            tiles[rows] = _score_strip(scene, strip, render, predict, tiles.shape[-1])
+            tiles.flush()
+            done[rows] = True  # after what it says is written
+            done.flush()
+            bar.update(pixels[rows].sum())
     if np.isnan(tiles[..., 0]).all():
-        size = calibration.about["tile"]
+        size = f"{grid.tile}×{grid.tile}"
         raise DataError(
-            f"{scene.path} has no {size}×{size} pixels in one piece without missing ones: nothing"
-            " to map"
+            f"{scene.path} has no {size} pixels in one piece without missing ones: nothing to map"
         )
     return tiles
 
 
+def _strips(grid: TileGrid) -> list[slice]:
+    rows, columns = grid.shape
+    height = max(1, STRIP_TILES // columns)
+    return [slice(first, first + height) for first in range(0, rows, height)]
+
+
 def _score_strip(
     scene: Scene,
-    model: Classifier,
-    calibration: Thresholds,
-    score: str,
-    tops: np.ndarray,
-    lefts: np.ndarray,
-    runtime: Runtime,
+    strip: TileGrid,
+    render: Callable[[np.ndarray], np.ndarray],
+    predict: Callable[[np.ndarray], np.ndarray],
+    values: int,
 ) -> np.ndarray:
-    tile, classes = calibration.about["tile"], len(calibration.about["classes"])
-    numbers, valid = scene.read(Window(0, tops[0], scene.grid.width, tops[-1] + tile - tops[0]))
-    pixels = rendered(numbers, calibration.about)
-    places = [(y, x) for y in tops - tops[0] for x in lefts]
-    whole = np.array([valid[y : y + tile, x : x + tile].all() for y, x in places])
-    said = np.full((len(places), classes + 1), np.nan, np.float32)
+    first, tile = strip.tops[0], strip.tile
+    height = strip.tops[-1] + tile - first
+    numbers, valid = scene.read(Window(0, first, scene.grid.width, height))
+    pixels = render(numbers)
+    corners = [(top - first, left) for top in strip.tops for left in strip.lefts]
+    whole = np.array([valid[y : y + tile, x : x + tile].all() for y, x in corners])
+    predicted = np.full((len(corners), values), np.nan, np.float32)
     if whole.any():
-        images = np.stack(
-            [
-                pixels[y : y + tile, x : x + tile]
-                for (y, x), ok in zip(places, whole, strict=True)
-                if ok
-            ]
-        )
-        features = penultimate(model, images, runtime)
-        said[whole, :-1] = softmax(calibration.train(model).logits(features), axis=-1)
-        said[whole, -1] = calibration.score(score, model, features, images)
-    return said.reshape(len(tops), len(lefts), classes + 1)
+        kept = [corner for corner, is_whole in zip(corners, whole, strict=True) if is_whole]
+        predicted[whole] = predict(np.stack([pixels[y : y + tile, x : x + tile] for y, x in kept]))
+    return predicted.reshape(*strip.shape, values)
 
 
-# --- from tiles to pixels ---
+# --- from tiles to cells ---
 
 
-def cell_edges(starts: np.ndarray, tile: int) -> np.ndarray:
-    """Where, along an axis, the tiles over a pixel change: between two edges the same tiles cover
-    every pixel.
-    """
-    return np.unique([starts, starts + tile])
-
-
-def blend(
-    tiles: np.ndarray, tops: np.ndarray, lefts: np.ndarray, tile: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means over the tiles that cover each cell between the edges: exact for every pixel, and a
-    scene has few cells.
+def blend(tiles: np.ndarray, grid: TileGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Means over the tiles that cover each cell: exact for every pixel.
 
     Args:
         tiles: (rows, columns, K) values, NaN where there is none.
@@ -139,89 +156,16 @@ def blend(
     Returns:
         (cell rows, cell columns, K) means, NaN where no tile lies; and how many tiles lie there.
     """
-    over = [
-        ((s <= e[:-1, None]) & (e[:-1, None] < s + tile)).astype(np.float32)
-        for s, e in ((tops, cell_edges(tops, tile)), (lefts, cell_edges(lefts, tile)))
-    ]
-    there = np.isfinite(tiles[..., 0])
-    count = over[0] @ there.astype(np.float32) @ over[1].T
-    sums = np.einsum(
-        "ai,ijk,bj->abk", over[0], np.where(there[..., None], tiles, 0), over[1], optimize=True
-    )
+    down, across = (_covers(starts, grid.tile) for starts in (grid.tops, grid.lefts))
+    known = np.isfinite(tiles[..., 0])
+    count = down @ known.astype(np.float32) @ across.T
+    values = np.where(known[..., None], tiles, 0)
+    sums = np.einsum("ai,ijk,bj->abk", down, values, across, optimize=True)
     with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is meant
         return sums / count[..., None], count
 
 
-def cells_of(means: np.ndarray, count: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
-    probabilities, score, nothing = means[..., :-1], means[..., -1], count == 0
-    return {
-        "class": np.where(nothing, NO_CLASS, probabilities.argmax(-1)).astype(np.uint8),
-        "confidence": probabilities.max(-1),
-        "score": score,
-        "flagged": np.where(nothing, NO_CLASS, score > threshold).astype(np.uint8),
-    }
-
-
-def write_cog(
-    path: Path,
-    work: Path,
-    cells: np.ndarray,
-    edges: tuple[np.ndarray, np.ndarray],
-    grid: rasterio.DatasetReader,
-    classes: list[str],
-) -> None:
-    """Paint the cells on the scene's pixels, block row by block row, then turn the file into a
-    COG.
-    """
-    dtype, overviews = RASTERS[path.stem]
-    profile = {
-        "driver": "GTiff",
-        "width": grid.width,
-        "height": grid.height,
-        "count": 1,
-        "dtype": dtype,
-        "crs": grid.crs,
-        "transform": grid.transform,
-        "nodata": NO_CLASS if dtype == "uint8" else np.nan,
-        "tiled": True,
-        "blockxsize": BLOCK,
-        "blockysize": BLOCK,
-        "compress": "deflate",
-        "BIGTIFF": "IF_SAFER",
-    }
-    row, column = (np.searchsorted(e, np.arange(e[-1]), "right") - 1 for e in edges)
-    with rasterio.open(work / path.name, "w", **profile) as file:
-        if path.stem == "class":
-            file.write_colormap(
-                1, {n: tuple(round(255 * v) for v in to_rgb(f"C{n}")) for n in range(len(classes))}
-            )
-            file.update_tags(**{f"CLASS_{n}": name for n, name in enumerate(classes)})
-        for top in range(0, grid.height, BLOCK):
-            rows = row[top : top + BLOCK]
-            file.write(cells[rows][:, column], 1, window=Window(0, top, grid.width, len(rows)))
-    with replacing(path) as partial:
-        rasterio.shutil.copy(
-            work / path.name,
-            partial,
-            driver="COG",
-            compress="DEFLATE",
-            predictor="YES",
-            blocksize=BLOCK,
-            overview_resampling=overviews,
-            bigtiff="IF_SAFER",
-        )
-
-
-def shares(
-    cells: dict[str, np.ndarray], edges: tuple[np.ndarray, np.ndarray], classes: list[str]
-) -> dict[str, Any]:
-    """Shares of the mapped pixels, each cell by its size."""
-    area = np.outer(*(np.diff(e) for e in edges)) * (cells["class"] != NO_CLASS)
-    return {
-        "mapped": float(area.sum() / (edges[0][-1] * edges[1][-1])),
-        "flagged": float(area[cells["flagged"] == 1].sum() / area.sum()),
-        "classes": {
-            name: float(area[cells["class"] == n].sum() / area.sum())
-            for n, name in enumerate(classes)
-        },
-    }
+def _covers(starts: np.ndarray, tile: int) -> np.ndarray:
+    """(cells, tiles) along an axis: 1 where the tile lies over the cell, else 0."""
+    cells = cell_edges(starts, tile)[:-1, None]
+    return ((starts <= cells) & (cells < starts + tile)).astype(np.float32)

@@ -1,6 +1,4 @@
-"""Command line: `python -m src.results [FOLDER]` prints one row for every fine-tuning run that left
-a record there.
-"""
+"""Command line: `python -m src.results [FOLDER]`."""
 
 import argparse
 
@@ -9,20 +7,19 @@ from src.results import METRICS, read_records, runs_table
 
 
 def main() -> None:
-    """Print the table."""
+    """Print one row for every fine-tuning run that left a record in the folder."""
     parser = argparse.ArgumentParser(
-        prog="python -m src.results", description=__doc__.split(": ", 1)[1]
+        prog="python -m src.results",
+        description="One row for every fine-tuning run that left a record.",
     )
     parser.add_argument(
-        "folder",
-        nargs="?",
-        default="models/records",
-        help="folder of records (default: %(default)s)",
+        "folder", nargs="?", default="models/records", help="of records (default: %(default)s)"
     )
+    args = parser.parse_args()
     with exit_with_message():
-        runs = runs_table(read_records(parser.parse_args().folder))
-    shown = runs[["encoder", "configuration", *METRICS, "test_accuracy", "hours"]].round(3)
-    print(shown.to_string(index=False))
+        runs = runs_table(read_records(args.folder))
+    columns = ["encoder", "configuration", *METRICS, "test_accuracy", "hours"]
+    print(runs[columns].round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -7,19 +7,14 @@ from typing import Any
 import pandas as pd
 from scipy.stats import binomtest
 
-
-def _about(checkpoint: Path) -> dict[str, Any]:
-    about = json.loads(checkpoint.with_suffix(".json").read_text())
-    # the epochs of a run that was stopped and resumed add up; row 0 of a pretraining has no time
-    seconds = sum(row.get("seconds", 0.0) for row in about["history"])
-    return {**about, "checkpoint": checkpoint.name, "seconds": seconds}
+# of the pretraining that a fine-tuning started from
+ORIGIN = ("checkpoint", "config", "data", "metrics", "versions", "seconds")
 
 
 def write_record(
     folder: str | Path, checkpoint: Path, pretrained: Path | str | None = None, **measured: Any
 ) -> Path:
-    """Write what is known of a finished run as one JSON: small, readable, and kept where the
-    weights are too large.
+    """Write what is known of a finished run as one JSON, kept where weights would be too large.
 
     Args:
         folder: gets `<encoder>_<checkpoint's name>.json`.
@@ -29,18 +24,21 @@ def write_record(
             from scratch.
         measured: more JSON values, such as `ood` and `separation`.
     """
-    record = _about(checkpoint)
     if isinstance(pretrained, Path):
-        origin = _about(pretrained)
-        pretrained = {
-            key: origin[key]
-            for key in ("checkpoint", "config", "data", "metrics", "versions", "seconds")
-        }
-    record |= {"pretraining": pretrained, **measured}
+        origin = _metadata(pretrained)
+        pretrained = {key: origin[key] for key in ORIGIN}
+    record = _metadata(checkpoint) | {"pretraining": pretrained, **measured}
     path = Path(folder) / f"{record['config']['encoder']}_{checkpoint.stem}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
+
+
+def _metadata(checkpoint: Path) -> dict[str, Any]:
+    metadata = json.loads(checkpoint.with_suffix(".json").read_text())
+    # the epochs of a run that was stopped and resumed add up; row 0 of a pretraining has no time
+    seconds = sum(row.get("seconds", 0.0) for row in metadata["history"])
+    return {**metadata, "checkpoint": checkpoint.name, "seconds": seconds}
 
 
 def read_records(folder: str | Path) -> list[dict[str, Any]]:
@@ -64,10 +62,8 @@ def read_records(folder: str | Path) -> list[dict[str, Any]]:
 
 def metrics_as_json(table: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
     """The table of `src.ood.evaluate` as score → metric → [value, low, high]."""
-    return {
-        score: rows.droplevel(0).T.to_dict("list")
-        for score, rows in table.groupby(level="score", sort=False)
-    }
+    by_score = table.groupby(level="score", sort=False)
+    return {score: rows.droplevel(0).T.to_dict("list") for score, rows in by_score}
 
 
 def wilson(correct: int, total: int) -> list[float]:

@@ -1,8 +1,9 @@
-"""Run records, one JSON a run, and the tables made from them with the study's numbers beside ours.
+"""Tables of run records, with the study's numbers beside ours.
 
 A run that does not exist is shown as missing; nothing is filled in.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,150 +19,117 @@ from src.results.study import (
     STUDY,
 )
 
+Record = dict[str, Any]
+# of one run: what it was, what it reached, and what it took
+RUN = ["encoder", "configuration", "pretrained_on", "epochs", "seed"]
+REACHED = [*METRICS, "test_accuracy", "auroc_pixel_mahalanobis"]
+TOOK = ["hours", "hardware", "date"]
+# shown of ours alone, in `beside_study`
+OURS_ALONE = {"hours": "hours", "epochs": "fine-tuned epochs", "pretrained_on": "pretrained on"}
 
-def runs_table(records: list[dict[str, Any]]) -> pd.DataFrame:
+
+# --- one row a run ---
+
+
+def runs_table(records: list[Record]) -> pd.DataFrame:
     """One row a fine-tuning run: what it was, and what it reached (accuracies in percent)."""
     rows = [_row(record) for record in records if record["kind"] == "classifier"]
-    columns = [
-        "encoder",
-        "configuration",
-        "pretrained_on",
-        "epochs",
-        "seed",
-        *METRICS,
-        "test_accuracy",
-        "auroc_pixel_mahalanobis",
-        "hours",
-        "hardware",
-        "date",
-    ]
-    rows.sort(key=lambda row: (_place(row["encoder"], row["configuration"]), row["seed"]))
-    return pd.DataFrame(rows, columns=columns)
+    rows.sort(key=lambda row: (_order(row["encoder"], row["configuration"]), row["seed"]))
+    return pd.DataFrame(rows, columns=RUN + REACHED + TOOK)
 
 
-def _place(encoder: str, configuration: str) -> tuple[int, int]:
-    return list(ENCODER_NAMES.values()).index(encoder), sort_key(configuration)
-
-
-def sort_key(configuration: str) -> int:
-    """Order of configurations: from scratch, other weights, then by epochs of pretraining."""
-    last = configuration.split()[-1]
-    return int(last) if last.isdigit() else -1 if configuration == SCRATCH else 0
-
-
-def _row(record: dict[str, Any]) -> dict[str, Any]:
-    origin, hours, phases = (
-        record["pretraining"],
-        f"{record['seconds'] / 3600:.2f}",
-        record["config"]["phases"],
-    )
-    configuration, source = (SCRATCH, "") if origin is None else ("ImageNet", "ImageNet")
-    if isinstance(origin, dict):
-        configuration, source = (
-            f"pretrained {origin['config']['epochs']}",
-            DATA_NAMES[origin["data"]["kind"]],
-        )
-        hours = f"{origin['seconds'] / 3600:.2f} + {hours}"
+def _row(record: Record) -> dict[str, Any]:
+    config, metrics, phases = record["config"], record["metrics"], record["config"]["phases"]
+    configuration, source, hours = _start(record)
+    scores = record["ood"]["scores"].items()
     return {
-        "encoder": ENCODER_NAMES[record["config"]["encoder"]],
+        "encoder": ENCODER_NAMES[config["encoder"]],
         "configuration": configuration,
         "pretrained_on": source,
         "epochs": "+".join(map(str, phases if any(phases[:2]) else phases[2:])),
-        "seed": record["config"]["seed"],
-        "val_accuracy": 100 * record["metrics"]["val_accuracy"],
-        "test_accuracy": 100 * record["metrics"]["test_accuracy"],
-        **{
-            f"auroc_{score}": values["auroc"][0]
-            for score, values in record["ood"]["scores"].items()
-        },
+        "seed": config["seed"],
+        "val_accuracy": 100 * metrics["val_accuracy"],
+        "test_accuracy": 100 * metrics["test_accuracy"],
+        **{f"auroc_{score}": values["auroc"][0] for score, values in scores},
         "hours": hours,
         "hardware": record["versions"]["hardware"],
         "date": record["versions"]["date"],
     }
 
 
-def _told(values: pd.Series, digits: int, absent: str, sign: str = "") -> str:
-    """Mean, and with several seeds their standard deviation and number; `absent` without any."""
-    values = values.dropna()
-    if values.empty:
-        return absent
-    spread = f" ± {values.std():.{digits}f} (n = {len(values)})" if len(values) > 1 else ""
-    return f"{values.mean():{sign}.{digits}f}{spread}"
+def _start(record: Record) -> tuple[str, str, str]:
+    """Configuration and data of what the run started from, and the hours of both together."""
+    origin, hours = record["pretraining"], f"{record['seconds'] / 3600:.2f}"
+    if origin is None:
+        return SCRATCH, "", hours
+    if not isinstance(origin, dict):
+        return "ImageNet", "ImageNet", hours
+    configuration = f"pretrained {origin['config']['epochs']}"
+    hours = f"{origin['seconds'] / 3600:.2f} + {hours}"
+    return configuration, DATA_NAMES[origin["data"]["kind"]], hours
 
 
-def _digits(metric: str) -> int:
-    return 2 if metric == "val_accuracy" else 3
+def _order(encoder: str, configuration: str) -> tuple[int, int]:
+    return list(ENCODER_NAMES.values()).index(encoder), sort_key(configuration)
+
+
+def sort_key(configuration: str) -> int:
+    """Order of configurations: from scratch, other weights, then by epochs of pretraining."""
+    if configuration == SCRATCH:
+        return -1
+    last = configuration.split()[-1]
+    return int(last) if last.isdigit() else 0
+
+
+# --- beside the study ---
 
 
 def beside_study(runs: pd.DataFrame) -> pd.DataFrame:
-    """Every configuration of the study and of ours, one row each, as text; what was not run is
-    `missing`.
+    """Every configuration of the study and of ours, one row each, as text.
+
+    What we did not run is `missing`.
     """
     keys = dict.fromkeys([*STUDY.index, *zip(runs["encoder"], runs["configuration"], strict=True)])
     rows = {}
-    for encoder, configuration in sorted(keys, key=lambda key: _place(*key)):
+    for encoder, configuration in sorted(keys, key=lambda key: _order(*key)):
         ours = runs[(runs["encoder"] == encoder) & (runs["configuration"] == configuration)]
-        theirs = STUDY.loc[STUDY.index == (encoder, configuration)]
-        row = {
-            (title, who): _told(source[metric], _digits(metric), absent)
-            for metric, title in METRICS.items()
-            for who, source, absent in (("study", theirs, NOT_IN_STUDY), ("ours", ours, MISSING))
-        }
-        for column, title in (
-            ("hours", "hours"),
-            ("epochs", "fine-tuned epochs"),
-            ("pretrained_on", "pretrained on"),
-        ):
+        study = STUDY[STUDY.index == (encoder, configuration)]
+        row = _side_by_side(study, ours)
+        for column, title in OURS_ALONE.items():
             row[title, "ours"] = ", ".join(dict.fromkeys(ours[column])) if len(ours) else MISSING
         rows[encoder, configuration] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["encoder", "configuration"])
 
 
 def both_readings(runs: pd.DataFrame) -> pd.DataFrame:
-    """MSP as the study prints it (the confidence) and turned round, beside MI: the study's rows,
-    then ours.
+    """MSP as the study prints it (the confidence) and turned round, beside mutual information.
 
-    Reversing a score mirrors its AUROC about 0.5, so nothing of the study is needed but its printed
-    table.
+    The study's rows come first, then ours. Reversing a score mirrors its AUROC about 0.5, so
+    nothing of the study is needed but its printed table.
     """
-    theirs = STUDY.reset_index().assign(source="study")
+    readings = ["msp_as_printed", "auroc_one_minus_msp"]
+    study = STUDY.reset_index().assign(source="study")
     ours = runs.assign(source="ours", msp_as_printed=1 - runs["auroc_one_minus_msp"])
-    shown = [
-        "source",
-        "encoder",
-        "configuration",
-        "auroc_mutual_information",
-        "msp_as_printed",
-        "auroc_one_minus_msp",
-    ]
-    table = pd.concat([frame[shown] for frame in (theirs, ours) if len(frame)], ignore_index=True)
-    for reading in ("msp_as_printed", "auroc_one_minus_msp"):
+    shown = ["source", "encoder", "configuration", "auroc_mutual_information", *readings]
+    table = pd.concat([frame[shown] for frame in (study, ours) if len(frame)], ignore_index=True)
+    for reading in readings:
         wins = table[reading] > table["auroc_mutual_information"]
         table[f"{reading}_wins"] = wins.map({True: "MSP", False: "MI"})
     return table
 
 
 def differences(runs: pd.DataFrame, base: str, other: str) -> pd.DataFrame:
-    """`other` − `base` as text, for every encoder of which the study or we have both; none is an
-    empty table.
+    """`other` − `base` as text, for every encoder of which the study or we have both.
 
     Ours are paired by seed and by fine-tuning length, so that a short run is not compared with a
-    long one; phases add up to the length from scratch.
+    long one; phases add up to the length from scratch. Without any pair the table is empty.
     """
     rows = {}
     for encoder in ENCODER_NAMES.values():
-        ours = [_paired(runs[runs["encoder"] == encoder], name) for name in (base, other)]
-        theirs = [
-            STUDY[STUDY.index == (encoder, name)].reset_index(drop=True) for name in (base, other)
-        ]
-        row = {
-            (title, who): _told(second[metric] - first[metric], _digits(metric), absent, "+")
-            for metric, title in METRICS.items()
-            for who, (first, second), absent in (
-                ("study", theirs, NOT_IN_STUDY),
-                ("ours", ours, MISSING),
-            )
-        }
+        ours = runs[runs["encoder"] == encoder]
+        ours = _paired(ours, other) - _paired(ours, base)
+        study = _of_study(encoder, other) - _of_study(encoder, base)
+        row = _side_by_side(study, ours, sign="+")
         if not {*row.values()} <= {NOT_IN_STUDY, MISSING}:  # a pair that neither has says nothing
             rows[encoder, f"{other} − {base}"] = row
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -169,45 +137,69 @@ def differences(runs: pd.DataFrame, base: str, other: str) -> pd.DataFrame:
 
 
 def _paired(runs: pd.DataFrame, configuration: str) -> pd.DataFrame:
-    mine = runs[runs["configuration"] == configuration]
-    length = mine["epochs"].map(lambda phases: sum(map(int, phases.split("+"))))
-    return mine.assign(length=length).groupby(["seed", "length"])[list(METRICS)].mean()
+    """Metrics by (seed, length), so that subtracting leaves only what both have."""
+    runs = runs[runs["configuration"] == configuration]
+    length = runs["epochs"].map(lambda phases: sum(map(int, phases.split("+"))))
+    return runs.assign(length=length).groupby(["seed", "length"])[list(METRICS)].mean()
 
 
-def _pretrainings(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [record for record in records if record["kind"] == "simclr"]
+def _of_study(encoder: str, configuration: str) -> pd.DataFrame:
+    rows = STUDY[STUDY.index == (encoder, configuration)]
+    return rows[list(METRICS)].reset_index(drop=True)
 
 
-def separation_table(records: list[dict[str, Any]]) -> pd.DataFrame:
+def _side_by_side(
+    study: pd.DataFrame, ours: pd.DataFrame, sign: str = ""
+) -> dict[tuple[str, str], str]:
+    """(title of a metric, whose) → its values as text."""
+    row = {}
+    for metric, title in METRICS.items():
+        digits = 2 if metric == "val_accuracy" else 3
+        row[title, "study"] = _as_text(study[metric], digits, sign) or NOT_IN_STUDY
+        row[title, "ours"] = _as_text(ours[metric], digits, sign) or MISSING
+    return row
+
+
+def _as_text(values: pd.Series, digits: int, sign: str) -> str:
+    """Mean, and with several seeds their standard deviation and number; empty without any."""
+    values = values.dropna()
+    if values.empty:
+        return ""
+    spread = f" ± {values.std():.{digits}f} (n = {len(values)})" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.{digits}f}{spread}"
+
+
+# --- pretrainings ---
+
+
+def separation_table(records: list[Record]) -> pd.DataFrame:
     """Class separation before and after every pretraining run, on its frozen features."""
-    rows = {
-        (
-            ENCODER_NAMES[record["config"]["encoder"]],
-            record["config"]["epochs"],
-            DATA_NAMES[record["data"]["kind"]],
-            record["config"]["seed"],
-            panel,
-        ): values
-        for record in _pretrainings(records)
-        for panel, values in record["separation"].items()
-    }
     names = ["encoder", "epochs", "pretrained on", "seed", "features"]
-    index = (
-        pd.MultiIndex.from_tuples(rows, names=names)
-        if rows
-        else pd.MultiIndex.from_arrays([[]] * 5, names=names)
-    )
-    return pd.DataFrame(list(rows.values()), index=index)
+    index, rows = [], []
+    for record in _pretrainings(records):
+        config, source = record["config"], DATA_NAMES[record["data"]["kind"]]
+        run = ENCODER_NAMES[config["encoder"]], config["epochs"], source, config["seed"]
+        for features, values in record["separation"].items():
+            index.append((*run, features))
+            rows.append(values)
+    if not rows:
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[]] * len(names), names=names))
+    return pd.DataFrame(rows, index=pd.MultiIndex.from_tuples(index, names=names))
 
 
 def longest_projection(
-    records: list[dict[str, Any]], encoder: str, figures: Path
+    records: list[Record], encoder: str, figures: Path
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]]] | None:
-    """UMAP coordinates and class separation of the longest pretraining of an encoder; None if it
-    was not run.
+    """UMAP coordinates and class separation of the longest pretraining of an encoder.
+
+    None if it was not run.
     """
     mine = [record for record in _pretrainings(records) if record["config"]["encoder"] == encoder]
     if not mine:
         return None
     longest = max(mine, key=lambda record: (record["config"]["epochs"], record["versions"]["date"]))
     return pd.read_csv(figures / longest["umap"]), longest["separation"]
+
+
+def _pretrainings(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if record["kind"] == "simclr"]
