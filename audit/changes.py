@@ -1,4 +1,5 @@
 """What the published code does otherwise, each as one change that an arm of the audit makes.
+
 Nothing else uses them.
 """
 
@@ -12,11 +13,11 @@ from torch import Tensor
 from src.augmentations import SimCLRAugmentation
 from src.augmentations.resampling import resize, to_unit
 from src.data.bigearthnet import EUROSAT_STRETCH
-from src.pretrain import shuffled, views
+from src.pretrain import Hooks, shuffled, views
 from src.runs.distributed import World
 from src.runs.runtime import generator
 
-AS_PUBLISHED = 10_000  # digital numbers that the published code renders as white
+AS_PUBLISHED = 10_000  # digital number that the published code renders as white
 SHRINK = 120 / 64  # the published code shrinks 120 pixels of 10 m to 64 of 18.75 m
 
 
@@ -27,14 +28,14 @@ def dot_product_loss(z_i: Tensor, z_j: Tensor, temperature: float) -> Tensor:
     temperature.
     """
     z = torch.cat([z_i, z_j]).float()
-    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    positive = torch.arange(len(z), device=z.device).roll(len(z_i))
-    return F.cross_entropy((z @ z.T / temperature).masked_fill(itself, -torch.inf), positive)
+    self_pairs = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    partners = torch.arange(len(z), device=z.device).roll(len(z_i))
+    return F.cross_entropy((z @ z.T / temperature).masked_fill(self_pairs, -torch.inf), partners)
 
 
 def darkened(images: np.ndarray) -> np.ndarray:
-    """(N, H, W, 3) uint8 rendered at DN 2750 = white → as the published code renders, 10000 = white
-    and truncated.
+    """(N, H, W, 3) uint8 with digital number 2750 as white → as the published code renders them:
+    10000 as white, and truncated.
     """
     return (images * (EUROSAT_STRETCH / AS_PUBLISHED)).astype(np.uint8)
 
@@ -48,10 +49,21 @@ def coarsened(images: np.ndarray) -> np.ndarray:
     return (255 * small).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def noise_pairs(batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator, world: World):
-    """`src.pretrain.views`, but both views of an all-black image, which stands for an unreadable
-    one, are one tensor of standard normal noise, new each time. So the published error path answers
-    an unreadable patch.
+def blackened(images: np.ndarray, percent: int, seed: int) -> np.ndarray:
+    """(N, H, W, 3) uint8 with a random share of the images all black, as if they could not be read.
+
+    Shares of one seed are nested: the 10 % are among the 50 %.
+    """
+    shuffle = torch.randperm(len(images), generator=generator(seed, 2))
+    broken = (shuffle < round(len(images) * percent / 100)).numpy()
+    return np.where(broken[:, None, None, None], 0, images).astype(np.uint8)
+
+
+def noise_pairs(
+    batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator, world: World
+) -> tuple[Tensor, Tensor]:
+    """`src.pretrain.views`, but both views of an all-black image are one tensor of standard normal
+    noise, new each time: so the published error path answers an unreadable patch.
     """
     pair = views(batch, augment, rng, world)
     noise = torch.randn(pair[0].shape, generator=rng).to(batch.device)
@@ -60,50 +72,45 @@ def noise_pairs(batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator
 
 
 def by_place(places: np.ndarray) -> np.ndarray:
-    """Row numbers along a Z-shaped curve (Morton 1966), on which neighbours on the ground are
-    mostly neighbours.
+    """Row numbers (N,) of (N, 2) places along a Z-shaped curve (Morton 1966), on which neighbours
+    on the ground are mostly neighbours.
     """
     low, high = places.min(0), places.max(0)
     cells = (1023 * (places - low) / np.where(high > low, high - low, 1)).astype(np.int64)
-    code = sum(
-        ((cells[:, axis] >> bit) & 1) << (2 * bit + axis) for bit in range(10) for axis in range(2)
-    )
+    code = np.zeros(len(places), np.int64)
+    for bit in range(10):
+        for axis in range(2):
+            code |= ((cells[:, axis] >> bit) & 1) << (2 * bit + axis)
     return np.argsort(code, kind="stable")
 
 
-def change(
-    images: np.ndarray, places: np.ndarray, arm: str, seed: int
-) -> tuple[np.ndarray, dict[str, Callable]]:
-    """What an arm pretrains on, and the arguments of `pretrain` by which it differs from the
-    control.
+def always(order: Tensor) -> Callable[[int, int, int], Tensor]:
+    """For `Hooks.order`: one order, (N,) row numbers, in every epoch."""
+    return lambda count, seed, epoch: order
+
+
+def change(images: np.ndarray, places: np.ndarray, arm: str, seed: int) -> tuple[np.ndarray, Hooks]:
+    """What an arm pretrains on, and by which hooks its training differs from the control's.
 
     Args:
         images: (N, H, W, 3) uint8 that the control pretrains on.
         places: (N, 2) of them.
-        arm: a name of `src.audit.plan.arms`, letters b to e.
+        arm: a name of `audit.plan.arms`, letters b to e.
+        seed: of the run.
     """
     kind, _, value = arm.partition(" ")
     if kind == "dot":
-        return images, {"loss": dot_product_loss}
+        return images, Hooks(loss=dot_product_loss)
     if kind == "published":
-        return darkened(images), {}
+        return darkened(images), Hooks()
     if kind == "18.75":
-        return coarsened(images), {}
+        return coarsened(images), Hooks()
     if kind == "noise":
-        shuffle = torch.randperm(
-            len(images), generator=generator(seed, 2)
-        )  # so that the shares are nested
-        broken = (shuffle < round(len(images) * int(value.rstrip(" %")) / 100)).numpy()
-        return np.where(broken[:, None, None, None], 0, images).astype(np.uint8), {
-            "pairs": noise_pairs
-        }
-    if kind in ("fixed", "neighbours"):
-        # the published loader never shuffles: the same batches every epoch, of neighbours or, to
-        # tell both apart, not
-        order = (
-            torch.as_tensor(by_place(places))
-            if kind == "neighbours"
-            else shuffled(len(images), seed, 1)
-        )
-        return images, {"order": lambda count, seed, epoch: order}
-    return images, {}
+        return blackened(images, int(value.rstrip(" %")), seed), Hooks(pairs=noise_pairs)
+    # The published loader never shuffles: the same batches every epoch, of neighbours. To tell both
+    # apart, the same batches also at random.
+    if kind == "fixed":
+        return images, Hooks(order=always(shuffled(len(images), seed, 1)))
+    if kind == "neighbours":
+        return images, Hooks(order=always(torch.as_tensor(by_place(places))))
+    return images, Hooks()

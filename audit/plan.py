@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-LETTERS = (  # by what a run tells, so that an interrupted audit has done the most telling ones
-    "fgihbced"
-)
+# by what a run tells, so that an interrupted audit has done the most telling ones
+LETTERS = "fgihbced"
 CONTROL = "cosine 0.5"  # the arm of b that the others of b to e are compared with
+HISTOGRAMS = "histograms"  # the arm of c that trains nothing
 RATE, STUDY_RATE = 1e-3, 1e-4  # of fine-tuning: from scratch, and from pretraining in the study
 
 
@@ -31,133 +32,95 @@ class Size:
 
 
 SIZES = {
-    "demo": Size(
-        per_class=20,
-        held_out=4,
-        short=2,
-        long=4,
-        epochs=3,
-        max_epochs=6,
-        labels=(5, 10),
-        image_size=24,
-        mc_samples=10,
-        tuned="bc",
-        batch_size=32,
-    ),
-    "cpu": Size(
-        per_class=180,
-        held_out=30,
-        short=5,
-        long=15,
-        epochs=6,
-        max_epochs=40,
-        labels=(10, 50, 100),
-        image_size=32,
-        mc_samples=20,
-        tuned="bcd",
-    ),
-    "gpu": Size(
-        per_class=None,
-        held_out=None,
-        short=50,
-        long=300,
-        epochs=100,
-        max_epochs=300,
-        labels=(10, 50, 100, 500),
-        image_size=64,
-        mc_samples=50,
-        tuned="bcde",
-    ),
-}
+    "demo": Size(per_class=20, held_out=4, short=2, long=4, epochs=3, max_epochs=6,
+                 labels=(5, 10), image_size=24, mc_samples=10, tuned="bc", batch_size=32),
+    "cpu": Size(per_class=180, held_out=30, short=5, long=15, epochs=6, max_epochs=40,
+                labels=(10, 50, 100), image_size=32, mc_samples=20, tuned="bcd"),
+    "gpu": Size(per_class=None, held_out=None, short=50, long=300, epochs=100, max_epochs=300,
+                labels=(10, 50, 100, 500), image_size=64, mc_samples=50, tuned="bcde"),
+}  # fmt: skip
+
+
+class Run(NamedTuple):
+    """One run: an arm of a letter, with one seed."""
+
+    letter: str
+    arm: str
+    seed: int
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one run does: pretrain or not, then measure the encoder, fine-tune it, score
-    out-of-distribution images.
-    """
+    """What a run does: pretrain, measure the encoder, fine-tune it, score other data; any of it."""
 
     start: str | None  # pretraining: an arm of b to e; None: random weights
     long: bool = True  # the long or the short pretraining
-    split: str = (
-        "random"  # "random", or as many images a class of each from "even random" and "geographic"
-    )
+    # "random"; or of each class as many images from "even random" as from "geographic"
+    split: str = "random"
     labels: int | None = None  # a class; None: all
-    kind: str | None = None  # of fine-tuning: "progressive", "full", "frozen"; None: none
-    rate: float = RATE
+    finetune: str | None = None  # "progressive", "full" or "frozen"; None: not fine-tuned
+    rate: float = RATE  # of fine-tuning
     probe: bool = False  # loss, feature statistics, kNN and linear probe
-    ood: bool = False
+    ood: bool = False  # scores of out-of-distribution images
 
 
 def arms(size: Size, letter: str) -> list[str]:
     """Names of a letter's arms, in the order they are run."""
-    labels = ["all", *map(str, size.labels)]
+    temperatures = sorted(size.temperatures, key=lambda t: t != 0.5)  # the study's first
+    labels, probes = ("all", *size.labels), ("linear", "untrained")
+    starts, tunings = ("scratch", "progressive"), ("scratch", "progressive", "full", "frozen")
     return {
-        "b": [
-            f"{kind} {t:g}"
-            for t in sorted(size.temperatures, key=lambda t: t != 0.5)
-            for kind in ("cosine", "dot")
-        ],
-        "c": ["histograms", "published rendering"],
+        "b": [f"{loss} {t:g}" for t in temperatures for loss in ("cosine", "dot")],
+        "c": [HISTOGRAMS, "published rendering"],
         "d": ["18.75 m"],
         "e": [*(f"noise {share} %" for share in reversed(size.noise)), "fixed order", "neighbours"],
-        "f": [
-            f"{kind} {n}"
-            for n in labels
-            for kind in ("scratch", "progressive", "linear", "untrained")
-        ],
-        "g": [
-            f"{kind} {rate:g}"
-            for kind in ("scratch", "progressive", "full", "frozen")
-            for rate in size.rates
-        ],
-        "h": [
-            f"{split} {kind}"
-            for split in ("geographic", "random")
-            for kind in ("scratch", "progressive")
-        ],
+        "f": [f"{kind} {n}" for n in labels for kind in starts + probes],
+        "g": [f"{kind} {rate:g}" for kind in tunings for rate in size.rates],
+        "h": [f"{split} {kind}" for split in ("geographic", "random") for kind in starts],
         "i": ["scratch", "pretrained", "pretrained, study's rate"],
     }[letter]
 
 
-def recipe(size: Size, letter: str, arm: str) -> Recipe:
-    """What the run of this arm does."""
+def recipe_of(size: Size, letter: str, arm: str) -> Recipe:
+    """What the runs of an arm do."""
     if letter in "bcde":
         tuned = letter in size.tuned and (letter != "b" or arm.endswith(" 0.5"))
-        return Recipe(arm, long=False, kind="progressive" if tuned else None, probe=True)
+        return Recipe(arm, long=False, finetune="progressive" if tuned else None, probe=True)
     if letter == "i":
+        start, finetune = _start("scratch" if arm == "scratch" else "progressive")
         rate = STUDY_RATE if arm.endswith("rate") else RATE
-        return Recipe(
-            None if arm == "scratch" else CONTROL,
-            kind="full" if arm == "scratch" else "progressive",
-            rate=rate,
-            ood=True,
-        )
+        return Recipe(start, finetune=finetune, rate=rate, ood=True)
     first, second = arm.split()
-    kind = second if letter == "h" else first
-    start, tuning = (None, "full") if kind in ("scratch", "untrained") else (CONTROL, kind)
+    start, finetune = _start(second if letter == "h" else first)
     if letter == "h":
-        return Recipe(start, split=f"even {first}" if first == "random" else first, kind=tuning)
+        split = "even random" if first == "random" else first
+        return Recipe(start, split=split, finetune=finetune)
     if letter == "g":
-        return Recipe(start, kind=tuning, rate=float(second))
+        return Recipe(start, finetune=finetune, rate=float(second))
     labels = None if second == "all" else int(second)
-    linear = kind in ("linear", "untrained")  # of a pretrained encoder, and of a random one
-    return Recipe(start, labels=labels, kind=None if linear else tuning, probe=linear)
+    if first in ("linear", "untrained"):
+        return Recipe(start, labels=labels, probe=True)
+    return Recipe(start, labels=labels, finetune=finetune)
 
 
-def plan(size: Size, letters: str, seeds: range) -> Iterator[tuple[str, str, int]]:
-    """(letter, arm, seed) of every run: all letters with one seed before the next seed."""
+def _start(kind: str) -> tuple[str | None, str]:
+    """Pretraining and fine-tuning that the first or last word of an arm's name stands for."""
+    return (None, "full") if kind in ("scratch", "untrained") else (CONTROL, kind)
+
+
+def planned_runs(size: Size, letters: str, seeds: range) -> Iterator[Run]:
+    """All letters with one seed before the next seed; b to e bring the control along."""
     for seed in seeds:
         for letter in LETTERS:
             for arm in arms(size, letter):
                 wanted = letter in letters or (arm == CONTROL and set(letters) & set("cde"))
-                if wanted and (arm != "histograms" or seed == seeds[0]):
-                    yield letter, arm, seed
+                if wanted and (arm != HISTOGRAMS or seed == seeds[0]):
+                    yield Run(letter, arm, seed)
 
 
 def phases(kind: str, epochs: int) -> tuple[int, int, int]:
-    """Progressive unfreezing in the study's proportion 10/10/80, or one kind of training
-    throughout.
+    """Epochs of `FinetuneConfig.phases`: "progressive" unfreezing in the study's proportion
+    10/10/80, or one kind of training throughout, "full" or "frozen".
     """
     tenth = max(1, round(epochs / 10))
     return {

@@ -11,19 +11,23 @@ import numpy as np
 import pandas as pd
 
 from audit.claims import ACCURACY, METRIC_NAMES, Claim, details, paired, published, suspected
-from audit.tables import POINTS, Difference, told
-from src.results.study import MISSING
-from src.results.tables import both_readings
+from audit.records import Record
+from audit.tables import ACCURACIES, Difference, as_text
+from src.results import MISSING, both_readings, runs_table
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
 FINDINGS, CAUSES = "the study's findings", "what may have made pretraining look worse"
+SIDES = {1: "Above 0", -1: "Below 0", 0: "Not told apart from 0"}
 
 
 def verdict(difference: Difference, sign: int) -> str:
-    """By the rule above."""
+    """By the rule above; `MISSING` where nothing was run."""
     if difference.n == 0:
         return MISSING
     return {0: OPEN, sign: HOLDS}.get(difference.side, FAILS)
+
+
+# --- every claim ---
 
 
 def verdict_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -32,93 +36,75 @@ def verdict_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     labels = table.loc[table["letter"] == "f", "arm"].str.split().str[-1]
     few = min((int(n) for n in labels if n != "all"), default=10)
-    rows = _signs()
-    for group, claims in ((FINDINGS, published(few)), (CAUSES, suspected())):
-        for claim in claims:
-            difference = paired(table, claim)
-            rows.append(
-                {
-                    "group": group,
-                    "letter": claim.letter,
-                    "claim": claim.text,
-                    "metric": METRIC_NAMES[claim.metric],
-                    "difference": told(difference, claim.metric),
-                    "verdict": verdict(difference, claim.sign),
-                    "mean": difference.mean,
-                    "low": difference.low,
-                    "high": difference.high,
-                    "points": claim.metric in POINTS,
-                }
-            )
+    rows = _sign_rows()
+    rows += [_row(FINDINGS, claim, paired(table, claim)) for claim in published(few)]
+    rows += [_row(CAUSES, claim, paired(table, claim)) for claim in suspected()]
     return pd.DataFrame(rows)
 
 
-def _signs() -> list[dict[str, Any]]:
+def _row(group: str, claim: Claim, difference: Difference) -> dict[str, Any]:
+    return {
+        "group": group,
+        "letter": claim.letter,
+        "claim": claim.text,
+        "metric": METRIC_NAMES[claim.metric],
+        "difference": as_text(difference, claim.metric),
+        "verdict": verdict(difference, claim.sign),
+        "mean": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "points": claim.metric in ACCURACIES,
+    }
+
+
+def _sign_rows() -> list[dict[str, Any]]:
     """What the study's own table says of MSP, read in the direction of the other scores:
     arithmetic, no runs.
     """
-    no_runs = pd.DataFrame(
-        columns=["encoder", "configuration", "auroc_mutual_information", "auroc_one_minus_msp"]
-    )
-    rows = both_readings(no_runs)
-    found, half = (rows["auroc_one_minus_msp"] > 0.5).sum(), len(rows) / 2
-    printed, turned = (
-        (rows[f"{name}_wins"] == "MI").sum() for name in ("msp_as_printed", "auroc_one_minus_msp")
-    )
-    common = {
-        "group": FINDINGS,
-        "letter": "a",
-        "metric": "the study's own table",
-        "mean": np.nan,
-        "points": False,
+    rows = both_readings(runs_table([]))
+    n, above = len(rows), (rows["auroc_one_minus_msp"] > 0.5).sum()
+    printed = (rows["msp_as_printed_wins"] == "MI").sum()
+    reversed_ = (rows["auroc_one_minus_msp_wins"] == "MI").sum()
+    common = {"group": FINDINGS, "letter": "a", "metric": "the study's own table"}
+    no_interval = {"mean": np.nan, "low": np.nan, "high": np.nan, "points": False}
+    finds_nothing = {
+        "claim": "MSP finds nothing (AUROC of 0.07 to 0.10)",
+        "difference": f"turned round, above 0.5 in {above} of {n} rows",
+        "verdict": FAILS if above > n / 2 else HOLDS,
     }
-    return [
-        {
-            **common,
-            "claim": "MSP finds nothing (AUROC of 0.07 to 0.10)",
-            "verdict": FAILS if found > half else HOLDS,
-            "difference": f"turned round, above 0.5 in {found} of {len(rows)} rows",
-        },
-        {
-            **common,
-            "claim": "MI beats MSP",
-            "verdict": HOLDS if turned > half else FAILS,
-            "difference": f"in {printed} of {len(rows)} rows as printed, in {turned} turned round",
-        },
-    ]
+    is_beaten = {
+        "claim": "MI beats MSP",
+        "difference": f"in {printed} of {n} rows as printed, in {reversed_} turned round",
+        "verdict": HOLDS if reversed_ > n / 2 else FAILS,
+    }
+    return [common | finds_nothing | no_interval, common | is_beaten | no_interval]
+
+
+# --- one letter ---
 
 
 def paragraph(table: pd.DataFrame, letter: str, encoder: str = "custom_cnn") -> str:
     """Every comparison of a letter, sorted by where its interval lies; Markdown."""
-    found = {claim: paired(table, claim) for claim in details(table, letter, encoder)}
-    found = {claim: difference for claim, difference in found.items() if difference.n}
-    if not found:
-        return "*Missing: no two arms of this section have been run.*"
-    sentences = []
-    for side, name in ((1, "Above 0"), (-1, "Below 0"), (0, "Not told apart from 0")):
-        mine = [
-            _told(claim, difference)
-            for claim, difference in found.items()
-            if difference.side == side
-        ]
-        sentences += [f"**{name}:** {'; '.join(mine)}."] if mine else []
-    return "\n\n".join(sentences)
-
-
-def _told(claim: Claim, difference: Difference) -> str:
-    return (
-        f"{claim.text} ({METRIC_NAMES.get(claim.metric, 'AUROC')} {told(difference, claim.metric)})"
-    )
+    by_side = {side: [] for side in SIDES}
+    for claim in details(table, letter, encoder):
+        difference = paired(table, claim)
+        if difference.n:
+            metric = METRIC_NAMES.get(claim.metric, "AUROC")
+            text = f"{claim.text} ({metric} {as_text(difference, claim.metric)})"
+            by_side[difference.side].append(text)
+    sentences = [
+        f"**{SIDES[side]}:** {'; '.join(texts)}." for side, texts in by_side.items() if texts
+    ]
+    return "\n\n".join(sentences) or "*Missing: no two arms of this section have been run.*"
 
 
 def crossing(table: pd.DataFrame, encoder: str = "custom_cnn") -> str:
     """Between which numbers of labels the lead of the pretrained arm is lost, if the intervals
     tell.
     """
+    runs = table[(table["letter"] == "f") & (table["encoder"] == encoder)]
     sides = {}
-    for arm in dict.fromkeys(
-        table.loc[(table["letter"] == "f") & (table["encoder"] == encoder), "arm"]
-    ):
+    for arm in runs["arm"].unique():
         kind, labels = arm.split()
         if kind == "progressive":
             claim = Claim("", ACCURACY, f"f/{arm}", f"f/scratch {labels}", encoder=encoder)
@@ -130,14 +116,14 @@ def crossing(table: pd.DataFrame, encoder: str = "custom_cnn") -> str:
             "No crossing can be told: it takes an interval above 0 at few labels and one below 0 at"
             " more."
         )
-    return (
-        f"The arms cross between {ahead} and {'all' if behind == np.inf else behind} labels a"
-        " class."
-    )
+    more = "all" if behind == np.inf else behind
+    return f"The arms cross between {ahead} and {more} labels a class."
 
 
-def diverged(records: list[dict[str, Any]]) -> list[str]:
+def diverged(records: list[Record]) -> list[str]:
     """Runs whose loss was not finite."""
     return [
-        f"{r['letter']}: {r['arm']}, seed {r['seed']}" for r in records if "diverged" in r["result"]
+        f"{record['letter']}: {record['arm']}, seed {record['seed']}"
+        for record in records
+        if "diverged" in record["result"]
     ]

@@ -1,33 +1,51 @@
-"""The whole audit at the demo's size, by the command of `make audit PROFILE=demo`, on one seed, in
-two processes.
-"""
+"""The audit by the command of `make audit PROFILE=demo`, on one seed, in two processes."""
 
 import re
 import subprocess
 
-from audit import tables, verdicts
-from audit.plan import LETTERS, SIZES, plan
+import pytest
+
+from audit import tables
+from audit.data import open_study
+from audit.plan import HISTOGRAMS, LETTERS, SIZES, planned_runs, recipe_of
+from audit.steps import finetuning, pretraining
 from src.profiles import open_profile
 
+SHARED = "di"  # pretraining, probes, fine-tuning, scores; tests/test_audit.py runs every letter
 
-def test_every_letter_runs_on_the_demo_and_one_seed_concludes_nothing(tmp_path, command):
-    asked = command(
-        "audit", "--profile", "demo", "--workspace", tmp_path, "--seeds", 1, "--device", "cpu"
-    )
-    open_profile("demo", tmp_path).eurosat()  # a store has one builder
-    both = [
-        subprocess.Popen(**asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=600) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    done = [re.findall(r"^\d+/\d+ (.+) \(", out, re.M) for out, _ in said]
-    assert all(done) and not set(done[0]) & set(
-        done[1]
-    )  # both did some, none did what the other had done
-    table, records = tables.read(open_profile("demo", tmp_path).records / "audit")
-    planned = sorted(plan(SIZES["demo"], LETTERS, range(1)))
-    assert sorted((r["letter"], r["arm"], r["seed"]) for r in records) == planned
-    told = verdicts.verdict_table(table)
-    told = told[(told["letter"] != "a") & (told["verdict"] != verdicts.MISSING)]
-    assert set(told["letter"]) == set("bcdefghi") and set(told["verdict"]) == {verdicts.OPEN}
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    open_profile("demo", folder).eurosat()  # a store has one builder
+    return folder
+
+
+def test_every_letter_has_the_images_it_needs_on_the_demo(workspace):
+    study = open_study(open_profile("demo", workspace), "demo", workspace)
+    for run in planned_runs(study.size, LETTERS, range(2)):
+        if run.arm == HISTOGRAMS:
+            continue
+        recipe = recipe_of(study.size, run.letter, run.arm)
+        if recipe.start:
+            config, rows, _ = pretraining(study, recipe, run.seed)
+            assert 2 <= config.batch_size <= len(rows) and config.epochs >= 1, run
+        if recipe.finetune:
+            config, split, _ = finetuning(study, recipe, run.seed)
+            assert 1 <= config.batch_size <= len(split.train) and config.epochs >= 1, run
+            assert len(split.val) and len(split.test), run
+
+
+def test_two_processes_share_the_runs_of_the_demo(workspace, command):
+    options = ("--profile", "demo", "--workspace", workspace, "--seeds", 1, "--device", "cpu")
+    audit = command("audit", *options, "--only", SHARED)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(**audit, **pipes) for _ in range(2)]
+    outputs = [process.communicate(timeout=600) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    first, second = ({*re.findall(r"^\d+/\d+ (.+) \(", out, re.M)} for out, _ in outputs)
+    # both did some, none did what the other had done
+    assert first and second and not first & second
+    _, records = tables.read(open_profile("demo", workspace).records / "audit")
+    done = [(record["letter"], record["arm"], record["seed"]) for record in records]
+    assert sorted(done) == sorted(planned_runs(SIZES["demo"], SHARED, range(1)))

@@ -1,0 +1,162 @@
+"""What the audit trains and tests on: the images of each run, and where on the ground they lie."""
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from audit.plan import SIZES, Size
+from src.data.splits import Split
+from src.data.store import PatchStore
+from src.errors import DataError
+from src.profiles import Profile
+from src.runs.runtime import Runtime, pick
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all runs of one size and encoder share."""
+
+    size_name: str
+    size: Size
+    encoder: str
+    runtime: Runtime
+    profile: Profile
+    store: PatchStore
+    places: np.ndarray  # (N, 2) longitude and latitude in degrees, or stand-ins: see `place_table`
+    place_kind: str  # which of the two
+    work: Path  # for what runs share
+    # those drawn so far, by seed, kind and labels
+    splits: dict[tuple[int, str, int | None], Split] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+
+def open_study(
+    profile: Profile,
+    size_name: str,
+    work: Path,
+    *,
+    encoder: str = "custom_cnn",
+    coordinates: Path | None = None,
+    runtime: Runtime | None = None,
+) -> Study:
+    """Open the data.
+
+    Args:
+        size_name: one of `SIZES`.
+        work: folder for what runs share.
+        coordinates: see `place_table`.
+
+    Raises:
+        DataError: data or coordinates are missing.
+    """
+    store, _ = profile.eurosat()
+    places, kind = place_table(store.names, coordinates)
+    size, runtime = SIZES[size_name], runtime or pick()
+    return Study(size_name, size, encoder, runtime, profile, store, places, kind, work)
+
+
+# --- where images lie ---
+
+
+def place_table(names: np.ndarray, coordinates: Path | None) -> tuple[np.ndarray, str]:
+    """Where each image lies, (N, 2), and what the two numbers are: "longitude and latitude", or
+    "class and number", with which neighbours are neighbours in the store.
+
+    Args:
+        names: (N,) of the images, `<Class>_<number>`.
+        coordinates: CSV of name, latitude, longitude; None: the rank of an image's number within
+            its class, in (0, 1], stands for the longitude, and its class for the latitude.
+
+    Raises:
+        DataError: the CSV is missing, has other columns, or lacks an image.
+    """
+    if coordinates is None:
+        files = pd.Series(names).str.rsplit("_", n=1, expand=True)
+        rank = files[1].astype(int).groupby(files[0]).rank(pct=True)
+        return np.stack([rank, pd.factorize(files[0])[0]], axis=1), "class and number"
+    try:
+        table = pd.read_csv(coordinates).set_index("name").reindex(names)[["longitude", "latitude"]]
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{coordinates}: expected a CSV with columns name, latitude, longitude ({error})"
+        ) from error
+    missing = table.index[table.isna().any(axis=1)]
+    if len(missing):
+        raise DataError(
+            f"{coordinates} has no place for {list(missing[:3])} …: give a row for every image of"
+            " the store"
+        )
+    return table.to_numpy(), "longitude and latitude"
+
+
+def geographic_split(longitude: np.ndarray) -> Split:
+    """60/20/20 from west to east."""
+    west, east = np.quantile(longitude, [0.6, 0.8])
+    part = (longitude > west).astype(int) + (longitude > east)
+    return Split(*(np.flatnonzero(part == number) for number in range(3)))
+
+
+# --- which images a run has ---
+
+
+def draw(study: Study, seed: int, kind: str, labels: int | None = None) -> Split:
+    """The images of a run: of each class the first so many of one shuffle, so that few labels are
+    among more.
+
+    Args:
+        kind: "random" is the profile's 80/10/10 split of this seed; "geographic" has the
+            westernmost 60 % for training, the next 20 % for val and the rest for test. "geographic"
+            and "even random" have the same number of images of each class.
+        labels: training images a class; None: as many as the size says.
+    """
+    key = (seed, kind, labels)
+    if key not in study.splits:
+        study.splits[key] = _draw(study, *key)
+    return study.splits[key]
+
+
+def _draw(study: Study, seed: int, kind: str, labels: int | None) -> Split:
+    random, geographic = study.profile.eurosat(seed)[1], geographic_split(study.places[:, 0])
+    split = geographic if kind == "geographic" else random
+    pools = [random] if kind == "random" else [random, geographic]
+    held_out = study.size.held_out
+    limits = {
+        "train": labels or study.size.per_class,
+        "val": held_out,
+        "test": held_out and 3 * held_out,
+    }
+    parts = {}
+    for part, limit in limits.items():
+        counts = _fewest(study.store.labels, [getattr(pool, part) for pool in pools])
+        counts = counts if limit is None else np.minimum(counts, limit)
+        parts[part] = _first(study.store.labels, getattr(split, part), counts, seed)
+    return Split(**parts)
+
+
+def _fewest(labels: np.ndarray, pools: list[np.ndarray]) -> np.ndarray:
+    """(C,) images of each class in the pool that has fewest of it."""
+    counts = [np.bincount(labels[rows], minlength=labels.max() + 1) for rows in pools]
+    return np.min(counts, axis=0)
+
+
+def _first(labels: np.ndarray, rows: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    """Of each class the first `counts` (C,) of a shuffle of the rows, in ascending order."""
+    rows = rows[np.random.default_rng([seed, 3]).permutation(len(rows))]
+    chosen = [rows[labels[rows] == label][:count] for label, count in enumerate(counts)]
+    return np.sort(np.concatenate(chosen))
+
+
+def sample_patches(profile: Profile) -> Path | None:
+    """BigEarthNet patches to look at: the profile's own, or the six that come with the package
+    bigearthnet-common; None without either.
+    """
+    patches = profile.data / "BigEarthNet-v1.0"
+    if patches.is_dir():
+        return patches
+    # found and never imported: it makes folders in the user's home
+    package = importlib.util.find_spec("bigearthnet_common")
+    return Path(package.origin).with_name("BigEarthNet-S2-Example.tar.bz2") if package else None

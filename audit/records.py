@@ -1,0 +1,95 @@
+"""One record a run: a JSON under `models/records/audit/`, what was measured, on what, and how."""
+
+import json
+import re
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from audit.data import Study
+from audit.plan import SIZES, Run
+from src.checkpoints import replacing
+from src.runs import runtime
+
+Record = dict[str, Any]
+KEYS = ("size", "letter", "arm", "seed", "result", "settings")
+
+
+def record_file(study: Study, run: Run) -> Path:
+    """Where the record of a run lies, or will lie."""
+    arm = "-".join(re.findall(r"[\w.]+", run.arm))
+    name = f"{study.encoder}_{study.size_name}_{run.letter}_{arm}_s{run.seed}.json"
+    return study.profile.records / "audit" / name
+
+
+def settings(study: Study) -> dict[str, Any]:
+    """What must agree between records that are read together, as JSON holds it."""
+    data = {"places": study.place_kind, "data": study.store.provenance}
+    return json.loads(json.dumps({**asdict(study.size), **data}))
+
+
+def finished(study: Study, run: Run) -> bool:
+    """Whether a run has its record.
+
+    Raises:
+        ValueError: it was made with other settings or on other data.
+    """
+    file = record_file(study, run)
+    if not file.exists():
+        return False
+    was, now = json.loads(file.read_text())["settings"], settings(study)
+    differing = {key: (was.get(key), now[key]) for key in now if was.get(key) != now[key]}
+    if differing:
+        remedy = "To run anew,"
+        if "places" in differing:
+            remedy = "See SETUP.md for EuroSAT's coordinates, or"
+        raise ValueError(
+            f"{file} was made with other settings (was, now): {differing}. {remedy} move the"
+            " records away."
+        )
+    return True
+
+
+def write_record(study: Study, run: Run, result: dict[str, Any], seconds: float) -> None:
+    """Write the record of a run, which appears under its name only when whole."""
+    record = {
+        **run._asdict(),
+        "encoder": study.encoder,
+        "size": study.size_name,
+        "result": result,
+        "seconds": seconds,
+        "settings": settings(study),
+        "command": shlex.join(["python", "-m", "audit", *sys.argv[1:]]),
+        "versions": runtime.record(study.runtime),
+    }
+    file = record_file(study, run)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def read_records(folder: str | Path, size: str | None = None) -> list[Record]:
+    """All records of one size, in the order of their names.
+
+    size: None: the largest there are records of.
+
+    Raises:
+        ValueError: a file is not such a record.
+    """
+    records = [_read(file) for file in sorted(Path(folder).glob("*.json"))]
+    sizes = {record["size"] for record in records}
+    size = size or next((name for name in reversed(SIZES) if name in sizes), None)
+    return [record for record in records if record["size"] == size]
+
+
+def _read(file: Path) -> Record:
+    try:
+        record = json.loads(file.read_text())
+        missing = [key for key in KEYS if key not in record]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is not a record of the audit ({error}): move it away") from error
+    if missing:
+        raise ValueError(f"{file} is not a record of the audit (no {missing}): move it away")
+    return record

@@ -1,0 +1,158 @@
+"""The two long steps of a run, pretraining and fine-tuning, each done once for all runs that share
+it.
+
+A step's folder is named by a hash of everything that decides it, so runs that agree find the same.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from audit.changes import change
+from audit.data import Study, draw
+from audit.plan import Recipe, phases
+from src import checkpoints
+from src.data.splits import Split
+from src.finetune import FinetuneConfig, finetune
+from src.pretrain import PretrainConfig, pretrain
+from src.runs import RunSettings
+
+# Settings of pretraining that are younger than the first folders: off, they change no name.
+YOUNGER = ("scale_lr", "warmup_epochs", "weight_decay")
+
+
+class Busy(Exception):
+    """Another process is making what this run needs: do another one first."""
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made. Raises Busy where one is in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / "lock").acquire(timeout=0)
+    except Timeout as error:
+        raise Busy(str(folder)) from error
+    with lock:
+        yield
+
+
+class Pretraining(NamedTuple):
+    """What decides a pretraining."""
+
+    config: PretrainConfig
+    rows: np.ndarray  # (n,) of the store
+    folder: Path
+
+
+class Finetuning(NamedTuple):
+    """What decides a fine-tuning."""
+
+    config: FinetuneConfig
+    split: Split
+    folder: Path
+
+
+def pretraining(study: Study, recipe: Recipe, seed: int) -> Pretraining:
+    """The pretraining of a run, whose recipe has one."""
+    size, rows = study.size, draw(study, seed, recipe.split).train
+    loss, _, value = recipe.start.partition(" ")
+    config = PretrainConfig(
+        study.encoder,
+        size.long if recipe.long else size.short,
+        min(size.batch_size, len(rows)),
+        image_size=size.image_size,
+        temperature=float(value) if loss in ("cosine", "dot") else 0.5,
+        seed=seed,
+    )
+    name = _name("pretrain", config, recipe.start, rows.tobytes())
+    return Pretraining(config, rows, study.work / name)
+
+
+def pretrained(study: Study, recipe: Recipe, seed: int) -> Path:
+    """The checkpoint of a run's pretraining, made on first use.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+        Busy: another process is making it.
+    """
+    config, rows, folder = pretraining(study, recipe, seed)
+    checkpoint = folder / checkpoints.contrastive_alias(config.epochs)
+    with exclusive(folder):
+        if (folder / "done").exists():
+            return checkpoint
+        images, hooks = change(study.store.images[rows], study.places[rows], recipe.start, seed)
+        subset = f"{len(rows)} images of the {recipe.split} training split, labels unused"
+        provenance = {**study.store.provenance, "subset": subset, "audit": recipe.start}
+        settings = RunSettings(runtime=study.runtime, provenance=provenance)
+        pretrain(images, config, folder, settings=settings, hooks=hooks)
+        (folder / "done").touch()
+        shutil.rmtree(folder / "runs")
+        for file in folder.glob("*BS_Loss*"):  # the same under its long name
+            file.unlink()
+    return checkpoint
+
+
+def finetuning(study: Study, recipe: Recipe, seed: int) -> Finetuning:
+    """The fine-tuning of a run, whose recipe has one; with few labels more epochs, so that the
+    steps are about as many.
+    """
+    size, split = study.size, draw(study, seed, recipe.split, recipe.labels)
+    n_all, n_train = len(draw(study, seed, recipe.split).train), len(split.train)
+    epochs = min(max(size.max_epochs, size.epochs), round(size.epochs * n_all / n_train))
+    config = FinetuneConfig(
+        study.encoder,
+        phases(recipe.finetune, epochs),
+        min(size.batch_size, n_train // 2),
+        recipe.rate,
+        image_size=size.image_size,
+        seed=seed,
+    )
+    start = pretraining(study, recipe, seed).folder.name if recipe.start else None
+    name = _name("tune", config, start, split.train.tobytes(), split.test.tobytes())
+    return Finetuning(config, split, study.work / name)
+
+
+def finetuned(study: Study, recipe: Recipe, seed: int) -> Path:
+    """The JSON beside the checkpoint of a run's classifier, made on first use.
+
+    The weights stay where they are small, or still needed for out-of-distribution scores.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+        Busy: another process is making it.
+    """
+    config, split, folder = finetuning(study, recipe, seed)
+    with exclusive(folder):
+        file = next(folder.glob("*.json"), None)
+        if file is None or (recipe.ood and not file.with_suffix(".pth").exists()):
+            start = pretrained(study, recipe, seed) if recipe.start else None
+            settings = RunSettings(runtime=study.runtime, provenance=study.store.provenance)
+            data = (study.store.images, study.store.labels, split, study.store.meta["classes"])
+            done = finetune(*data, config, folder, pretrained=start, settings=settings)
+            shutil.rmtree(folder / "runs")
+            file = done.checkpoint.with_suffix(".json")
+        if study.encoder != "custom_cnn" and not recipe.ood:
+            file.with_suffix(".pth").unlink(missing_ok=True)
+    return file
+
+
+def _name(kind: str, config: PretrainConfig | FinetuneConfig, *more: Any) -> str:
+    decided = ", ".join([_as_text(config), *map(repr, more)])
+    digest = hashlib.sha256(f"({decided})".encode()).hexdigest()
+    return f"{kind}_s{config.seed}_{digest[:12]}"
+
+
+def _as_text(config: PretrainConfig | FinetuneConfig) -> str:
+    """Its repr, but for the younger settings that are off."""
+    younger = YOUNGER if isinstance(config, PretrainConfig) else ()
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    shown = [f"{key}={value!r}" for key, value in values.items() if value or key not in younger]
+    return f"{type(config).__name__}({', '.join(shown)})"
