@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from audit.tables import ACCURACIES
 from audit.verdicts import FAILS, HOLDS, OPEN
-from src.figures.canvas import _axes
+from src.figures.canvas import axes_grid
 from src.figures.detection import SCORE_NAMES
 from src.results import ENCODER_NAMES
 
@@ -30,7 +30,7 @@ def forest(verdicts: pd.DataFrame) -> Figure:
     drawn = verdicts.dropna(subset=["mean"])
     accuracies, aurocs = drawn[drawn["points"]], drawn[~drawn["points"]]
     height = 1.4 + 0.24 * max(1, len(accuracies), len(aurocs))
-    figure, axes = _axes(1, 2, 6.6, height)
+    figure, axes = axes_grid(1, 2, 6.6, height)
     left, right = axes[0]
     _intervals(left, accuracies, 100, "difference, percentage points")
     _intervals(right, aurocs, 1, "difference of AUROC")
@@ -64,7 +64,7 @@ def temperatures(table: pd.DataFrame) -> Figure:
     runs = _split_arm(runs, "kind", "temperature")
     runs["temperature"] = runs["temperature"].astype(float)
     floor = runs.groupby("temperature")["floor"].mean()
-    figure, axes = _axes(1, 3, 4.2, 3.4)
+    figure, axes = axes_grid(1, 3, 4.2, 3.4)
     loss, equivalent, probe = axes[0]
     for color, (kind, of_kind) in zip(("C0", "C1"), runs.groupby("kind"), strict=False):
         _seeds(loss, of_kind, "temperature", "loss", color, kind)
@@ -86,7 +86,7 @@ def grey_levels(histograms: dict[str, Any]) -> Figure:
     """Share of the pixels at each grey level, every data set and rendering, from the record of c's
     histograms.
     """
-    figure, axes = _axes(1, 1, 6.4, 3.2)
+    figure, axes = axes_grid(1, 1, 6.4, 3.2)
     axis = axes[0, 0]
     for number, (name, histogram) in enumerate(histograms.items()):
         share = 100 * np.array(histogram["share"])
@@ -104,7 +104,7 @@ def arms(table: pd.DataFrame, names: list[str], metrics: dict[str, str]) -> Figu
 
     metrics: column → title.
     """
-    figure, axes = _axes(1, len(metrics), 5.0, 1.3 + 0.3 * len(names), sharey=True)
+    figure, axes = axes_grid(1, len(metrics), 5.0, 1.3 + 0.3 * len(names), sharey=True)
     rows = {name: len(names) - number for number, name in enumerate(names)}
     runs = table.assign(row=(table["letter"] + "/" + table["arm"]).map(rows)).dropna(subset=["row"])
     thin = {"color": "C0", "ms": 4, "lw": 0.7, "alpha": 0.5}
@@ -158,7 +158,7 @@ def detectors(table: pd.DataFrame) -> Figure:
         return _not_run()
     columns = [column for column in runs if column.startswith("auroc_")]
     rows = np.arange(len(columns))[::-1]
-    figure, axes = _axes(1, 1, 6.4, 1.2 + 0.3 * len(columns))
+    figure, axes = axes_grid(1, 1, 6.4, 1.2 + 0.3 * len(columns))
     axis = axes[0, 0]
     for number, (arm, of_arm) in enumerate(runs.groupby("arm", sort=False)):
         color, heights = f"C{number}", rows + 0.2 * (1 - number)
@@ -201,7 +201,7 @@ def _accuracy_curves(runs: pd.DataFrame, x: str, names: dict[str, str], xlabel: 
     encoders = [name for name in ENCODER_NAMES if (runs["encoder"] == name).any()]
     if not encoders:
         return _not_run()
-    figure, axes = _axes(1, len(encoders), 5.6, 3.8, sharey=True)
+    figure, axes = axes_grid(1, len(encoders), 5.6, 3.8, sharey=True)
     for axis, encoder in zip(axes[0], encoders, strict=True):
         of_encoder = runs[runs["encoder"] == encoder]
         for number, (kind, name) in enumerate(names.items()):
@@ -214,7 +214,7 @@ def _accuracy_curves(runs: pd.DataFrame, x: str, names: dict[str, str], xlabel: 
 
 
 def _not_run() -> Figure:
-    figure, axes = _axes(1, 1, 5.6, 1.0)
+    figure, axes = axes_grid(1, 1, 5.6, 1.0)
     axes[0, 0].axis("off")
     axes[0, 0].text(0.5, 0.5, "not run", ha="center", color="0.4")
     return figure

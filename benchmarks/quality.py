@@ -7,19 +7,22 @@ same batches, the same random views.
 """
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from src.pretrain import PretrainConfig, pretrain
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.exact_colours import exact_pairs
+from src.pretrain import Hooks, PretrainConfig, pretrain
 from src.probes import knn_probe
 from src.profiles import open_profile
 from src.runs import RunSettings
 from src.runs.runtime import pick, record
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
@@ -32,9 +35,9 @@ def main() -> None:
     for seed in args.seeds:
         store, split = profile.eurosat(seed)
         held_out = np.concatenate([split.val, split.test])
-        for name, runtime, exact in (
-            ("fast", pick(), False),
-            ("exact", pick(precision="float32"), True),
+        for name, runtime, hooks in (
+            ("fast", pick(), Hooks()),
+            ("exact", pick(precision="float32"), Hooks(pairs=exact_pairs)),
         ):
             probe = knn_probe(
                 store.images, store.labels, split.train, held_out, profile.image_size, runtime
@@ -44,10 +47,11 @@ def main() -> None:
                 batch_size=profile.batch_size,
                 seed=seed,
                 image_size=profile.image_size,
-                augmentation={"exact": exact},
             )
             with tempfile.TemporaryDirectory() as out:
-                result = pretrain(images, config, out, settings=RunSettings(runtime=runtime))
+                result = pretrain(
+                    images, config, out, settings=RunSettings(runtime=runtime), hooks=hooks
+                )
             loss = result.history["loss"].min()
             rows.append(
                 {

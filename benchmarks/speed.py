@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import estimate, peers, training
+from benchmarks.exact_colours import ExactColours
 from benchmarks.timing import by_turns, rows, write
 from src import figures
 from src.augmentations import SimCLRAugmentation
@@ -88,14 +89,15 @@ def augmentation(size: dict, runtime: Runtime) -> dict:
         views = peers.kornia_views(antialias).to(device)
         return lambda: views(to_unit(there).contiguous())
 
-    def ours(**options) -> Callable:
-        return lambda: SimCLRAugmentation(**options)(there, rng)
+    def ours(augment: SimCLRAugmentation) -> Callable:
+        return lambda: augment(there, rng)
 
+    compiled = SimCLRAugmentation(compile=True)
     candidates, notes = present(
         {
-            "ours": lambda: ours(),
-            "ours, exact=True": lambda: ours(exact=True),
-            **({"ours, compile=True": lambda: ours(compile=True)} if device.type == "cuda" else {}),
+            "ours": lambda: ours(SimCLRAugmentation()),
+            "ours, exact colours": lambda: ours(ExactColours()),
+            **({"ours, compile=True": lambda: ours(compiled)} if device.type == "cuda" else {}),
             "kornia": lambda: kornia(False),
             "kornia, its crop antialiased": lambda: kornia(True),
             "torchvision on PIL (CPU)": lambda: lambda: [pil(image) for image in pils],
@@ -126,7 +128,7 @@ def difference(images: Tensor) -> dict[str, float]:
     """
     plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
     fused, exact = (
-        SimCLRAugmentation(exact=exact, **plain)(images, generator(1)) for exact in (False, True)
+        kind(**plain)(images, generator(1)) for kind in (SimCLRAugmentation, ExactColours)
     )
     gap = 255 * (fused - exact).abs()
     return {
@@ -249,13 +251,18 @@ def look(size: dict, runtime: Runtime) -> dict:
     umap = by_turns(
         {"umap": lambda: figures.project(features, labels, limit=count)}, torch.device("cpu"), 0.1
     )["umap"]
-    code = (
-        "import time, importlib, pkgutil, torch; start = time.perf_counter(); import src; timm ="
-        " 'src.timm_encoders'; names = [m.name for m in pkgutil.walk_packages(src.__path__, 'src.')"
-        " if m.name != timm]; [importlib.import_module(name) for name in names]; ours ="
-        " time.perf_counter(); importlib.import_module(timm); print(ours - start,"
-        " time.perf_counter() - ours)"
-    )
+    code = """
+import importlib, pkgutil, time, torch
+start = time.perf_counter()
+import src
+last = "src.encoders.timm_based"
+for name in (module.name for module in pkgutil.walk_packages(src.__path__, "src.")):
+    if name != last:
+        importlib.import_module(name)
+ours = time.perf_counter()
+importlib.import_module(last)
+print(ours - start, time.perf_counter() - ours)
+"""
     ours, timm = zip(
         *(
             map(float, subprocess.check_output([sys.executable, "-c", code], cwd=ROOT).split())
@@ -266,7 +273,7 @@ def look(size: dict, runtime: Runtime) -> dict:
     made = {
         f"UMAP of {count:,} × {width:,} features": umap,
         "import of every src module but the next, torch being there": ours,
-        "import of src.timm_encoders after these: only where ResNet-50 or ViT-B/16 is built": timm,
+        "import of timm_based after these: only where ResNet-50 or ViT-B/16 is built": timm,
     }
     table = [
         {"what": what, "s": float(np.median(some)), "spread": float(np.ptp(some) / np.median(some))}

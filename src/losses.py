@@ -1,6 +1,4 @@
-"""NT-Xent, the contrastive loss of SimCLR (Chen et al. 2020, arXiv 2002.05709, Eq. 1), and its
-lower bound.
-"""
+"""NT-Xent, the contrastive loss of SimCLR (Chen et al. 2020, arXiv 2002.05709), and its floor."""
 
 import math
 
@@ -10,10 +8,10 @@ from torch import Tensor
 
 
 def nt_xent(z_i: Tensor, z_j: Tensor, temperature: float = 0.5) -> Tensor:
-    """Normalised temperature-scaled cross-entropy over a batch of N positive pairs.
+    """Normalised temperature-scaled cross-entropy over a batch of N positive pairs (Eq. 1).
 
     For each of the 2N embeddings: cross-entropy of picking its partner among the 2N − 1 others, by
-    cosine similarity / temperature (Eq. 1), averaged over both directions.
+    cosine similarity / temperature, averaged over both directions.
 
     Args:
         z_i, z_j: (N, D) embeddings of the two views; row n of one is the positive of row n of the
@@ -27,21 +25,17 @@ def nt_xent(z_i: Tensor, z_j: Tensor, temperature: float = 0.5) -> Tensor:
     Raises:
         ValueError: shapes differ or are not (N, D), or the temperature is not positive.
     """
-    if z_i.shape != z_j.shape or z_i.dim() != 2 or len(z_i) == 0:
-        raise ValueError(
-            f"expected two (N, D) batches of one shape, got {tuple(z_i.shape)} and"
-            f" {tuple(z_j.shape)}"
-        )
+    shape_i, shape_j = tuple(z_i.shape), tuple(z_j.shape)
+    if shape_i != shape_j or len(shape_i) != 2 or len(z_i) == 0:
+        raise ValueError(f"expected two (N, D) batches of one shape, got {shape_i} and {shape_j}")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    # Autocast would run the product in bfloat16: with 8 bits of mantissa the similarities of near
-    # twins tie.
+    # autocast would multiply in bfloat16: in 8 bits the similarities of near twins tie
     with torch.autocast(z_i.device.type, enabled=False):
         z = torch.cat([z_i, z_j])
         z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
         similarity = z @ (z / temperature).T
-        # −inf and not "subtract e^(1/τ)" afterwards: a masked self-pair must carry no gradient
-        # either.
+        # −inf, not e^(1/τ) subtracted afterwards: a masked self-pair must carry no gradient either
         similarity.fill_diagonal_(-torch.inf)
         positive = torch.arange(len(z), device=z.device).roll(len(z_i))
         return F.cross_entropy(similarity, positive)
@@ -52,6 +46,9 @@ def nt_xent_floor(n_pairs: int, temperature: float = 0.5) -> float:
 
     Reached when partners coincide and the N directions form a regular simplex (cosine −1/(N − 1)
     between all others), by Jensen's inequality. A loss below it was not computed on unit vectors.
+
+    Raises:
+        ValueError: no pair, or the temperature is not positive.
     """
     if n_pairs < 1 or not temperature > 0:
         raise ValueError(

@@ -10,8 +10,7 @@ from sklearn.metrics import davies_bouldin_score, silhouette_score
 from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.preprocessing import normalize as unit_length
+from sklearn.preprocessing import StandardScaler, normalize
 from torch import nn
 
 from src.augmentations.evaluation_transform import prepare
@@ -20,9 +19,7 @@ from src.runs.runtime import Runtime
 
 @contextmanager
 def preserve_mode(model: nn.Module) -> Iterator[None]:
-    """Give every module its train or eval mode back afterwards: frozen stages differ from open
-    ones.
-    """
+    """Give every module its own train or eval mode back: frozen stages differ from open ones."""
     modes = {module: module.training for module in model.modules()}
     try:
         yield
@@ -36,6 +33,10 @@ def embed(
     module: nn.Module, images: np.ndarray, size: int, runtime: Runtime, batch_size: int = 256
 ) -> np.ndarray:
     """Run an encoder (or classifier) in eval mode over (N, H, W, C) images.
+
+    Args:
+        size: pixels the network sees; images of another size are resized to it.
+        batch_size: images at a time.
 
     Returns:
         (N, D) float32 features, or logits.
@@ -61,7 +62,13 @@ def knn_accuracy(
     test_labels: np.ndarray,
     k: int = 20,
 ) -> float:
-    """Accuracy in [0, 1] of the majority among the k nearest training features by cosine."""
+    """Accuracy in [0, 1] of the majority among the k nearest training features by cosine.
+
+    Args:
+        train, test: (N, D) features.
+        train_labels, test_labels: (N,) class numbers.
+        k: all training features, where there are fewer.
+    """
     knn = KNeighborsClassifier(min(k, len(train)), metric="cosine").fit(train, train_labels)
     return float(knn.score(test, test_labels))
 
@@ -69,21 +76,19 @@ def knn_accuracy(
 def linear_accuracy(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
 ) -> float:
-    """Accuracy in [0, 1] of logistic regression on standardised features (the linear evaluation of
-    SimCLR §4).
+    """Accuracy in [0, 1] of logistic regression on standardised features.
+
+    That is the linear evaluation of SimCLR §4. The arguments are those of `knn_accuracy`.
     """
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     return float(probe.fit(train, train_labels).score(test, test_labels))
 
 
 def centroid_distances(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(C, C) cosine distances, in [0, 2], between the class means of (N, D) features scaled to unit
-    length.
-    """
-    unit = unit_length(features)
-    return cosine_distances(
-        np.stack([unit[labels == label].mean(0) for label in np.unique(labels)])
-    )
+    """Cosine distances in [0, 2], (C, C), between the class means of (N, D) unit features."""
+    unit = normalize(features)
+    means = np.stack([unit[labels == label].mean(0) for label in np.unique(labels)])
+    return cosine_distances(means)
 
 
 def separation(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -102,7 +107,7 @@ def separation(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     Raises:
         ValueError: fewer than two classes, or as many as images.
     """
-    unit = unit_length(features)
+    unit = normalize(features)
     between = centroid_distances(features, labels)
     return {
         "silhouette": float(silhouette_score(unit, labels, metric="cosine")),
@@ -130,15 +135,17 @@ def knn_probe(
         limit: at most so many reference images, evenly spread over `train`, and a fifth as many to
             classify.
     """
-    train, test = _spread(train, limit), _spread(test, limit // 5)
-    reference, query = images[train], images[test]
+    train, test = evenly_spread(train, limit), evenly_spread(test, limit // 5)
+    train_images, test_images = images[train], images[test]
 
     def probe(encoder: nn.Module) -> float:
-        features = embed(encoder, reference, size, runtime), embed(encoder, query, size, runtime)
-        return knn_accuracy(features[0], labels[train], features[1], labels[test])
+        train_features = embed(encoder, train_images, size, runtime)
+        test_features = embed(encoder, test_images, size, runtime)
+        return knn_accuracy(train_features, labels[train], test_features, labels[test])
 
     return probe
 
 
-def _spread(rows: np.ndarray, limit: int) -> np.ndarray:
+def evenly_spread(rows: np.ndarray, limit: int) -> np.ndarray:
+    """At most `limit` of the rows, from the first to the last."""
     return rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]

@@ -4,9 +4,9 @@ Inputs are float unless a test says otherwise: on uint8 torchvision rounds after
 never do.
 """
 
+import functools
 import itertools
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -17,24 +17,18 @@ from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import RandomResizedCrop
 
+from benchmarks.exact_colours import ExactColours, color_jitter
 from src import augmentations as A
-from src.augmentations import SimCLRAugmentation, colours, resampling
+from src.augmentations import SimCLRAugmentation, colours, filters, resampling
 from src.data.bands import ALL_BANDS
 from src.data.bigearthnet.patch import read_patch
 
-torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
-
-TIGHT = {
-    "rtol": 0,
-    "atol": 1e-5,
-}  # float32 rounding over a few dozen terms; one grey level of 255 is 4e-3
+# float32 rounding over a few dozen terms; one grey level of 255 is 4e-3
+TIGHT = {"rtol": 0, "atol": 1e-5}
 UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # a view before normalisation
 OFF = {"hflip": 0.0, "jitter_p": 0.0, "gray_p": 0.0, "blur_sigma": None, **UNIT}
-WHOLE = {
-    "scale": (1.0, 1.0),
-    "ratio": (1.0, 1.0),
-    **OFF,
-}  # the view is the image until something is switched on
+# the view is the image until something is switched on
+WHOLE = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), **OFF}
 EVERYTHING = {"vflip": 0.5, "rotate": True, "solarize_p": 0.5, "noise_p": 0.5, "cutout_p": 0.5}
 
 
@@ -83,18 +77,15 @@ def test_resized_crop_equals_torchvision(shape, box, size, flip):
     x = photos(1, *shape)
     expected = TF.resized_crop(x, *box, [size, size], antialias=True)
     expected = TF.vflip(TF.hflip(expected)) if flip else expected
-    flips = {"hflip": torch.tensor([flip]), "vflip": torch.tensor([flip])}
-    ours = resampling.resized_crop(x, *(torch.tensor([v]) for v in box), size, **flips)
+    flips = (torch.tensor([flip]), torch.tensor([flip]))
+    ours = resampling.resized_crop(x, *(torch.tensor([v]) for v in box), size, flips)
     torch.testing.assert_close(ours, expected, **TIGHT)
 
 
 def test_resized_crop_gives_each_image_its_own_box_and_flips():
     x = photos(4, 40, 50)
     boxes = whole([0, 3, 10, 20], [1, 0, 25, 9], [40, 10, 30, 15], [49, 12, 25, 41])
-    hflip, vflip = (
-        torch.tensor([False, True, False, True]),
-        torch.tensor([False, False, True, True]),
-    )
+    hflip, vflip = whole([False, True, False, True], [False, False, True, True])
 
     def reference(image, top, left, height, width, h, v):
         crop = TF.resized_crop(image[None], top, left, height, width, [24, 24], antialias=True)[0]
@@ -102,9 +93,8 @@ def test_resized_crop_gives_each_image_its_own_box_and_flips():
         return TF.vflip(crop) if v else crop
 
     expected = each(reference, x, *boxes, hflip, vflip)
-    torch.testing.assert_close(
-        resampling.resized_crop(x, *boxes, 24, hflip=hflip, vflip=vflip), expected, **TIGHT
-    )
+    ours = resampling.resized_crop(x, *boxes, 24, (vflip, hflip))
+    torch.testing.assert_close(ours, expected, **TIGHT)
 
 
 def test_resize_equals_torchvision_antialiased():
@@ -164,11 +154,10 @@ def test_color_jitter_equals_torchvision_in_all_24_orders():
         return image
 
     expected = each(reference, x, factors, hue, orders)
-    torch.testing.assert_close(colours.color_jitter(x, factors, hue, orders), expected, **TIGHT)
+    torch.testing.assert_close(color_jitter(x, factors, hue, orders), expected, **TIGHT)
     # the orders do differ, or the agreement would show nothing about them
-    same = colours.color_jitter(
-        x[1:2].expand_as(x), factors[1:2].expand_as(factors), hue[1:2].expand_as(hue), orders
-    )
+    of_one = (value[1:2].expand_as(value) for value in (x, factors, hue))
+    same = color_jitter(*of_one, orders)
     assert (same[1:] - same[:-1]).abs().amax((1, 2, 3)).max() > 0.02
 
 
@@ -176,7 +165,8 @@ def test_blur_equals_torchvision():
     sigmas = [0.1, 0.3, 0.5, 1.0, 1.5, 2.0]
     x = photos(len(sigmas), 16, 24)
     expected = each(lambda image, sigma: TF.gaussian_blur(image, [3, 3], [sigma, sigma]), x, sigmas)
-    torch.testing.assert_close(A.gaussian_blur3(x, torch.tensor(sigmas)), expected, **TIGHT)
+    ours = filters.blur(x, filters.blur_weights(torch.tensor(sigmas)))
+    torch.testing.assert_close(ours, expected, **TIGHT)
 
 
 def test_solarize_equals_torchvision():
@@ -228,9 +218,8 @@ def torchvision_boxes(n, height, width, scale, ratio):
 @pytest.mark.parametrize("scale", [(0.2, 1.0), (0.08, 0.5)])
 def test_boxes_are_distributed_as_torchvisions(height, width, scale):
     ratio = (3 / 4, 4 / 3)
-    ours = resampling.random_boxes(
-        torch.rand(3000, 22, generator=rng(1)), height, width, scale, ratio
-    )
+    uniform = torch.rand(3000, 22, generator=rng(1))
+    ours = resampling.random_boxes(uniform, height, width, scale, ratio)
     theirs = torchvision_boxes(3000, height, width, scale, ratio)
 
     def described(top, left, h, w):
@@ -268,7 +257,7 @@ def test_fallback_between_the_ratios_is_the_whole_image():
     assert torch.equal(torch.stack(boxes), torch.tensor([0.0, 0, 30, 33])[:, None].expand(4, 3))
 
 
-def outside(count, n, p):
+def unlikely(count, n, p):
     return stats.binomtest(count, n, p).pvalue <= 1e-3
 
 
@@ -281,7 +270,7 @@ def test_operations_happen_at_their_rate(option, p):
     x = photos(1, 16, 16, seed=5).expand(n, -1, -1, -1)
     views = SimCLRAugmentation(size=16, **{**WHOLE, option: p})(x, rng(3))
     changed = ((views - x).abs().amax((1, 2, 3)) > 1e-4).sum().item()
-    assert not outside(changed, n, p)
+    assert not unlikely(changed, n, p)
 
 
 def test_flips_happen_independently_of_each_other():
@@ -300,36 +289,44 @@ def test_jitter_strengths_fill_their_range():
     assert stats.kstest(factors.numpy(), "uniform", (0.6, 0.8)).pvalue > 1e-3
 
 
-def test_all_24_orders_of_the_jitter_occur(monkeypatch):
-    seen = []
-    monkeypatch.setattr(A, "color_jitter", lambda x, factors, hue, order: seen.append(order) or x)
-    SimCLRAugmentation(size=2, exact=True, **{**WHOLE, "jitter_p": 1.0})(
-        torch.rand(2400, 3, 2, 2), rng()
-    )
-    orders, counts = torch.cat(seen).unique(dim=0, return_counts=True)
+def test_all_24_orders_of_the_jitter_occur():
+    *_, order = colours.random_jitter(torch.rand(2400, 9, generator=rng()), (0.4,) * 4, 1.0)
+    orders, counts = order.unique(dim=0, return_counts=True)
     assert len(orders) == 24
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
 
 
-def test_order_of_the_jitter_is_independent_of_its_strength(monkeypatch):
-    seen = []
-    monkeypatch.setattr(A, "color_jitter", lambda x, *parameters: seen.append(parameters) or x)
-    SimCLRAugmentation(size=2, exact=True, **{**WHOLE, "jitter_p": 1.0})(
-        torch.rand(2000, 3, 2, 2), rng()
-    )
-    factors, hue, order = (torch.cat(parts) for parts in zip(*seen, strict=True))
+def test_order_of_the_jitter_is_independent_of_its_strength():
+    uniform = torch.rand(2000, 9, generator=rng())
+    factors, hue, order = colours.random_jitter(uniform, (0.4, 0.4, 0.4, 0.1), 1.0)
     strengths, places = torch.cat([factors, hue[:, None]], 1), order.argsort(1).float()
     between = torch.corrcoef(torch.cat([strengths, places], 1).T)[:4, 4:]
     assert between.abs().max() < 4 / 2000**0.5  # four standard errors of no correlation
 
 
-def test_blur_strengths_fill_their_range(monkeypatch):
-    seen, centre = [], A._centre
-    monkeypatch.setattr(A, "_centre", lambda sigma: seen.append(sigma) or centre(sigma))
-    SimCLRAugmentation(size=2, **{**WHOLE, "blur_sigma": (0.1, 2.0)})(
-        torch.rand(2000, 3, 2, 2), rng()
-    )
-    assert stats.kstest(torch.cat(seen).numpy(), "uniform", (0.1, 1.9)).pvalue > 1e-3
+def test_the_parameters_of_the_jitter_are_those_of_the_views():
+    # of a grey image brightness shows its factor, of red the hue its turn, whatever the order
+    x = torch.full((200, 3, 2, 2), 0.4)
+    x[100:, 1:] = 0.0
+    options = {**WHOLE, "jitter": (0.4, 0.0, 0.0, 0.3), "jitter_p": 0.5}
+    augment = SimCLRAugmentation(size=2, **options)
+    drawn = augment.draw(x.shape[:2], rng(), (0, 1), x.device)
+    factors, hue, _ = colours.random_jitter(drawn["jitter"], augment.jitter, augment.jitter_p)
+    views = augment(x, rng())[..., 0, 0]
+    torch.testing.assert_close(views[:100], (0.4 * factors[:100, :1]).expand(-1, 3), **TIGHT)
+    turned = colours.adjust_hue(x[100:] * factors[100:, 0].view(-1, 1, 1, 1), hue[100:])
+    torch.testing.assert_close(views[100:], turned[..., 0, 0], **TIGHT)
+    assert 60 < (factors[:, 0] != 1).sum() < 140 and (hue[100:].abs() > 0.2).any()
+
+
+def test_blur_strengths_fill_their_range():
+    # the middle of one bright pixel's blur is the square of the kernel's middle weight
+    x = torch.zeros(2000, 3, 5, 5)
+    x[..., 2, 2] = 1.0
+    views = SimCLRAugmentation(size=5, **{**WHOLE, "blur_sigma": (0.5, 2.0)})(x, rng())
+    middle = views[:, 0, 2, 2].double().sqrt()
+    sigma = (-0.5 / ((1 / middle - 1) / 2).log()).sqrt()
+    assert stats.kstest(sigma.numpy(), "uniform", (0.5, 1.5)).pvalue > 1e-3
 
 
 def test_every_image_of_a_batch_gets_its_own_view():
@@ -403,9 +400,9 @@ def test_uint8_images_are_the_float_images_of_255():
 
 def test_autocast_does_not_round_the_images():
     x, augment = photos(4), SimCLRAugmentation(size=24)
-    outside_ = augment(x, rng())
+    plain = augment(x, rng())
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(augment(x, rng()), outside_)
+        assert torch.equal(augment(x, rng()), plain)
 
 
 def test_a_network_can_learn_from_views():
@@ -527,18 +524,15 @@ def test_cutout_is_cut_off_at_the_border():
     assert black[0, 0, 0, 0] and black[1, 0, 39, 39]
 
 
-def test_cutout_centres_are_anywhere_in_the_view(monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        A, "cutout", lambda x, row, column, length: seen.append((row, column, length)) or x
-    )
-    SimCLRAugmentation(size=10, cutout_p=1.0, **WHOLE)(
-        photos(1, 10, 10).expand(2000, -1, -1, -1), rng()
-    )
-    assert {length for *_, length in seen} == {16}
-    for axis in range(2):
-        counts = torch.cat([entry[axis] for entry in seen]).bincount()
-        assert len(counts) == 10
+def test_cutout_centres_are_anywhere_in_the_view():
+    views = SimCLRAugmentation(size=20, cutout_p=1.0, **WHOLE)(torch.ones(2000, 3, 20, 20), rng())
+    black = views[:, 0] == 0
+    for axis in (1, 2):
+        covered = black.any(axis)  # 8 pixels before the centre and 7 behind it, cut off at the ends
+        first, last = covered.int().argmax(1), 19 - covered.flip(1).int().argmax(1)
+        centre = torch.where(first > 0, first + 8, last - 7)
+        counts = centre.bincount()
+        assert len(counts) == 20
         assert stats.chisquare(counts.numpy()).pvalue > 1e-3
 
 
@@ -592,21 +586,20 @@ def test_luma_weights_are_torchvisions():
 
 def jitters(n):
     orders = torch.tensor(list(itertools.permutations(range(4))))[torch.arange(n) % 24]
-    return (
-        0.6 + 0.8 * torch.rand(n, 3, generator=rng(1)),
-        0.2 * torch.rand(n, generator=rng(2)) - 0.1,
-        orders,
-    )
+    factors = 0.6 + 0.8 * torch.rand(n, 3, generator=rng(1))
+    return factors, 0.2 * torch.rand(n, generator=rng(2)) - 0.1, orders
+
+
+def fused(x, factors, hue, order, gray=None):
+    gray = torch.zeros(len(x), dtype=torch.bool) if gray is None else gray
+    return colours.mix_colours(x, hue, colours.jitter_shares(factors, order, gray))
 
 
 def test_fused_colours_equal_the_exact_ones_where_nothing_is_cut_off():
     # greys of 0.3 to 0.5, at most 0.5 × 1.4 × … = 0.98: no clamp acts, in whichever of the 24
     # orders
     x, jitter = 0.3 + 0.2 * photos(48), jitters(48)
-    ours, exact = (
-        colours.fused_jitter(x, *jitter, torch.zeros(48, dtype=torch.bool)),
-        colours.color_jitter(x, *jitter),
-    )
+    ours, exact = fused(x, *jitter), color_jitter(x, *jitter)
     assert exact.min() > 0 and exact.max() < 1
     torch.testing.assert_close(ours, exact, rtol=0, atol=2e-4)  # the weights of luma sum to 0.9999
     assert (exact - x).abs().mean() > 0.03  # and something was done
@@ -615,28 +608,25 @@ def test_fused_colours_equal_the_exact_ones_where_nothing_is_cut_off():
 def test_fused_grayscale_is_the_luma_after_the_jitter():
     x, jitter = 0.3 + 0.2 * photos(48), jitters(48)
     gray = torch.arange(48) % 3 == 0
-    ours, exact = colours.fused_jitter(x, *jitter, gray), colours.color_jitter(x, *jitter)
+    ours, exact = fused(x, *jitter, gray), color_jitter(x, *jitter)
     expected = torch.where(gray.view(-1, 1, 1, 1), colours.grayscale(exact), exact)
     torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
 
 
 def test_fused_colours_differ_from_the_exact_ones_only_where_these_clamp():
     x, jitter = photos(96), jitters(96)
-    ours, exact = (
-        colours.fused_jitter(x, *jitter, torch.zeros(96, dtype=torch.bool)),
-        colours.color_jitter(x, *jitter),
-    )
+    ours, exact = fused(x, *jitter), color_jitter(x, *jitter)
     assert ours.min() >= 0 and ours.max() <= 1
     gap = 255 * (ours - exact).abs()
     assert gap.mean() < 2.0  # on noise with pure colours, the worst there is; on EuroSAT it is 0.10
 
 
-def test_views_are_fused_unless_exact_and_draw_the_same_parameters():
+def test_views_are_those_of_exact_colours_with_the_same_parameters():
     # an image without colour to cut off: both ways, same crop, same flips, same jitter
     x = 0.35 + 0.1 * photos(30)
-    fused, exact = (SimCLRAugmentation(size=24, exact=e, **UNIT)(x, rng()) for e in (False, True))
-    torch.testing.assert_close(fused, exact, rtol=0, atol=2e-4)
-    assert not torch.equal(fused, exact)
+    ours, exact = (kind(size=24, **UNIT)(x, rng()) for kind in (SimCLRAugmentation, ExactColours))
+    torch.testing.assert_close(ours, exact, rtol=0, atol=2e-4)
+    assert not torch.equal(ours, exact)
 
 
 def test_turns_and_flips_in_the_resampling_are_those_of_whole_images():
@@ -674,11 +664,10 @@ WAITING = {
 }
 
 
-@pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("extras", [{}, EVERYTHING], ids=["default", "everything"])
-def test_nothing_waits_for_the_device(extras, exact):
+def test_nothing_waits_for_the_device(extras):
     with Operations() as operations:
-        SimCLRAugmentation(size=24, exact=exact, **extras)((255 * photos(4)).byte(), rng())
+        SimCLRAugmentation(size=24, **extras)((255 * photos(4)).byte(), rng())
     assert any("embedding_bag" in name for name in operations.seen)  # else nothing was seen
     assert not operations.seen & WAITING
 
@@ -691,18 +680,18 @@ def test_nothing_waits_for_the_device_with_twelve_bands_either():
     )
 
 
-@pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler"
-)
-def test_compiled_views_equal_the_eager_ones():
+@pytest.mark.parametrize("extras", [{}, EVERYTHING], ids=["default", "everything"])
+def test_compiled_views_equal_the_eager_ones(monkeypatch, extras):
+    # Without a GPU, where nobody would compile, only the graph is made and run as it is: writing
+    # and compiling C++ for it takes half a minute, and is torch's own.
+    backend = "inductor" if torch.cuda.is_available() else "aot_eager"
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     x = photos(4)
-    # without the blur, which is half of the compiler's time
     eager, compiled = (
-        SimCLRAugmentation(size=8, compile=c, blur_sigma=None)(x, rng()) for c in (False, True)
+        SimCLRAugmentation(size=8, compile=c, **extras)(x, rng()) for c in (False, True)
     )
-    torch.testing.assert_close(
-        compiled, eager, rtol=0, atol=2e-5
-    )  # other order of the sums, divided by 0.22
+    # other order of the sums, divided by 0.22
+    torch.testing.assert_close(compiled, eager, rtol=0, atol=2e-5)
 
 
 # Twelve bands

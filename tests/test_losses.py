@@ -7,20 +7,15 @@ import torch
 
 from src.losses import nt_xent, nt_xent_floor
 
-torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
-
 
 def slow_nt_xent(z_i, z_j, temperature):
-    """Eq. 1 of SimCLR term by term: 2k − 1 and 2k are partners, k runs over everything but i
-    itself.
-    """
+    """Eq. 1 of SimCLR term by term: 2k − 1 and 2k are partners, k is everything but i itself."""
     z = torch.stack([z_i, z_j], dim=1).flatten(0, 1)
     total = z.new_zeros(())
     for i in range(len(z)):
         partner = i + 1 if i % 2 == 0 else i - 1
-        similarity = [
-            z[i] @ z[k] / (z[i].norm() * z[k].norm()) / temperature for k in range(len(z))
-        ]
+        lengths = [z[i].norm() * z[k].norm() for k in range(len(z))]
+        similarity = [z[i] @ z[k] / lengths[k] / temperature for k in range(len(z))]
         others = torch.stack([similarity[k] for k in range(len(z)) if k != i])
         total = total - torch.log(torch.exp(similarity[partner]) / torch.exp(others).sum())
     return total / len(z)
@@ -32,9 +27,7 @@ def pairs(n, d, seed=0, dtype=torch.float64):
 
 
 def simplex(n, dtype=torch.float64):
-    """n unit vectors with cosine −1/(n − 1) between any two: the corners of a cube's slice,
-    centred.
-    """
+    """n unit vectors with cosine −1/(n − 1) between any two: corners of a cube's slice, centred."""
     corners = torch.eye(n, dtype=dtype) - 1 / n
     return corners / corners.norm(dim=1, keepdim=True)
 
@@ -122,10 +115,10 @@ def test_float64_stays_float64():
 def test_autocast_does_not_round_the_similarities():
     z_i, z_j = pairs(32, 128, dtype=torch.float32)
     z_j = z_i + 1e-3 * z_j  # near twins: bfloat16 would call their cosine 1
-    outside = nt_xent(z_i, z_j, 0.1)
+    plain = nt_xent(z_i, z_j, 0.1)
     with torch.autocast("cpu", torch.bfloat16):
         assert (z_i @ z_j.T).dtype == torch.bfloat16  # else this test shows nothing
-        assert nt_xent(z_i, z_j, 0.1) == outside
+        assert nt_xent(z_i, z_j, 0.1) == plain
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-"""MC Dropout against naive passes, scores by hand, metrics against scikit-learn, and which way
-every score points.
-"""
+"""MC Dropout against naive passes, scores by hand, metrics against scikit-learn, and signs."""
 
 import numpy as np
 import pytest
@@ -25,8 +23,6 @@ from src.ood import (
 from src.probes import embed
 from src.runs.runtime import pick
 
-torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
-
 pytestmark = pytest.mark.filterwarnings("ignore:one MC sample")
 FLOAT32 = pick("cpu", "float32")
 COLUMNS = [name for name, d in DETECTORS.items() if d.needs in ("MC samples", "logits")]
@@ -45,10 +41,8 @@ def classifier(dropout=0.2, head_dropout=0.2, size=32):
     model = Classifier(
         build_encoder("custom_cnn", image_size=size, dropout=dropout), 4, head_dropout
     )
-    for (
-        name,
-        buffer,
-    ) in model.named_buffers():  # running statistics as after training, not the initial 0 and 1
+    # running statistics as after training, not the initial 0 and 1
+    for name, buffer in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.uniform_(0.1, 0.3)
     return model
@@ -126,9 +120,8 @@ def test_one_minus_msp_equals_the_softmax():
 
 def test_one_minus_msp_keeps_its_digits_where_the_softmax_rounds_to_one():
     logits = np.array([[60.0, 0.0, 0.0], [61.0, 0.0, 0.0], [0.0, 100.0, 40.0]], np.float32)
-    assert (
-        1 - torch.as_tensor(logits).double().softmax(1).amax(1) == 0
-    ).all()  # the naive way has no digit left
+    naive = 1 - torch.as_tensor(logits).double().softmax(1).amax(1)
+    assert (naive == 0).all()  # no digit is left
     expected = [2 * np.exp(-60.0), 2 * np.exp(-61.0), np.exp(-60.0)]
     np.testing.assert_allclose(
         scores(logits[None].astype(float), logits)["one_minus_msp"], expected, rtol=1e-12
@@ -143,9 +136,8 @@ def test_ranking_equals_pytorch_oods():
     msp = detectors.MaxSoftmax(None).predict_logits(torch.as_tensor(logits))
     assert spearmanr(table["one_minus_msp"], msp).statistic == pytest.approx(1.0, abs=1e-12)
     its_entropy = detectors.Entropy(None).predict_logits(torch.as_tensor(logits))
-    np.testing.assert_allclose(
-        table["predictive_entropy"], its_entropy, rtol=0, atol=1e-5
-    )  # it clips p at 1e-7
+    # it clips p at 1e-7
+    np.testing.assert_allclose(table["predictive_entropy"], its_entropy, rtol=0, atol=1e-5)
 
 
 def test_predictive_variance_ranks_as_pytorch_oods():
@@ -176,15 +168,14 @@ def test_every_score_is_higher_out_of_distribution():
     id_table, ood_table = (scores(*side) for side in toy())
     assert list(id_table) == list(ood_table) == COLUMNS
     for column in COLUMNS:
-        assert (
-            metrics(id_table[column], ood_table[column], bootstrap=10)["value"]["auroc"] > 0.95
-        ), column
+        table = metrics(id_table[column], ood_table[column], bootstrap=1)
+        assert table["value"]["auroc"] > 0.95, column
 
 
 def test_mahalanobis_is_higher_out_of_distribution():
     generator = np.random.default_rng(0)
-    train, inside, outside = (generator.normal(shift, 1, (200, 4)) for shift in (0, 0, 3))
-    table = metrics(mahalanobis(train, inside), mahalanobis(train, outside), bootstrap=10)
+    train, id_rows, ood_rows = (generator.normal(shift, 1, (200, 4)) for shift in (0, 0, 3))
+    table = metrics(mahalanobis(train, id_rows), mahalanobis(train, ood_rows), bootstrap=1)
     assert table["value"]["auroc"] > 0.95
 
 
@@ -214,10 +205,8 @@ def test_scores_of_broken_predictions_are_refused(where, value):
 
 
 def sklearn_metrics(id_scores, ood_scores):
-    values, label = (
-        np.concatenate([id_scores, ood_scores]),
-        np.repeat([0, 1], [len(id_scores), len(ood_scores)]),
-    )
+    values = np.concatenate([id_scores, ood_scores])
+    label = np.repeat([0, 1], [len(id_scores), len(ood_scores)])
     fpr, tpr, _ = roc_curve(label, values, drop_intermediate=False)
     return {
         "auroc": roc_auc_score(label, values),
@@ -292,20 +281,18 @@ def test_interval_agrees_with_a_plain_loop_of_resampling(levels):
     id_scores, ood_scores = score_sets(400, 300, levels)
     generator = np.random.default_rng(1)
     rows = []
-    for _ in range(200):
+    for _ in range(100):
         resampled = (s[generator.integers(0, len(s), len(s))] for s in (id_scores, ood_scores))
         rows.append(list(sklearn_metrics(*resampled).values()))
     low, high = np.quantile(rows, [0.025, 0.975], axis=0)
     table = metrics(id_scores, ood_scores)
-    tolerance = np.array(
-        [0.02, 0.02, 0.02, 0.04, 0]
-    )  # fpr95 hangs on a handful of images: four times as wide
+    # fpr95 hangs on a handful of images: four times as wide
+    tolerance = np.array([0.02, 0.02, 0.02, 0.04, 0])
     assert (np.abs(table["low"] - low) <= tolerance).all(), table["low"] - low
     assert (np.abs(table["high"] - high) <= tolerance).all(), table["high"] - high
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
-    assert (table["high"] - table["low"]).drop(
-        "prevalence"
-    ).min() > 0.02  # wider than the tolerance could hide
+    width = (table["high"] - table["low"]).drop("prevalence")
+    assert width.min() > 0.02  # wider than the tolerance could hide
 
 
 def test_interval_of_auroc_covers_the_truth_about_95_times_in_100():
@@ -313,9 +300,8 @@ def test_interval_of_auroc_covers_the_truth_about_95_times_in_100():
     covered = 0
     for seed in range(100):
         generator = np.random.default_rng(seed)
-        row = metrics(generator.normal(0, 1, 80), generator.normal(1, 1, 60), bootstrap=200).loc[
-            "auroc"
-        ]
+        table = metrics(generator.normal(0, 1, 80), generator.normal(1, 1, 60), bootstrap=200)
+        row = table.loc["auroc"]
         covered += row["low"] <= 0.7602 <= row["high"]
     assert 88 <= covered <= 99
 
@@ -323,13 +309,11 @@ def test_interval_of_auroc_covers_the_truth_about_95_times_in_100():
 def test_width_of_the_auroc_interval_is_that_of_95_percent():
     id_scores, ood_scores = score_sets(300, 200, None)
     above = ood_scores[:, None] > id_scores
-    error = np.sqrt(
-        above.mean(1).var(ddof=1) / 200 + above.mean(0).var(ddof=1) / 300
-    )  # DeLong et al. 1988
+    # DeLong et al. 1988
+    error = np.sqrt(above.mean(1).var(ddof=1) / 200 + above.mean(0).var(ddof=1) / 300)
     row = metrics(id_scores, ood_scores, bootstrap=4000).loc["auroc"]
-    assert row["high"] - row["low"] == pytest.approx(
-        2 * 1.96 * error, rel=0.06
-    )  # 90 % would be 16 % narrower
+    # 90 % would be 16 % narrower
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.06)
 
 
 @pytest.mark.parametrize(("n_id", "n_ood"), [(1, 1), (1, 9), (2, 2)])
@@ -381,9 +365,7 @@ def test_mc_dropout_gives_log_probabilities_of_every_pass():
 
 
 def test_every_pass_has_its_own_mask_and_so_has_every_image():
-    images = np.repeat(
-        patches(1), 3, axis=0
-    )  # one image three times: only masks can tell them apart
+    images = np.repeat(patches(1), 3, axis=0)  # only masks can tell them apart
     log_probs = mc_dropout(classifier(), images, samples=4, runtime=FLOAT32)
     answers = log_probs.reshape(-1, 4)
     assert len(np.unique(answers, axis=0)) == len(answers)
@@ -469,13 +451,13 @@ def test_passes_side_by_side_equal_a_loop_of_passes_with_the_same_masks(
 ):
     monkeypatch.setattr(outputs, "PASS_ELEMENTS", elements)
     model, images, t, n = classifier(dropout, 0.3, size=16), patches(3, 16), 7, 3
-    masks, draw = {}, outputs._mask
+    masks, draw = {}, outputs.dropout_mask
 
     def recorded(layer, x):
         masks.setdefault(layer, []).append(draw(layer, x))
         return masks[layer][-1]
 
-    monkeypatch.setattr(outputs, "_mask", recorded)
+    monkeypatch.setattr(outputs, "dropout_mask", recorded)
     log_probs = mc_dropout(model, images, t, runtime=FLOAT32)
     masks = {layer: torch.cat(some).unflatten(0, (t, n)) for layer, some in masks.items()}
     assert len(masks) == (5 if dropout else 2)
@@ -523,9 +505,9 @@ def test_sharing_the_trunk_gives_the_distribution_of_full_passes():
     for module in model.modules():
         module.training = isinstance(module, nn.Dropout | nn.Dropout2d)
     torch.manual_seed(9)
-    batch = prepare(images, 16, torch.device("cpu"))
+    batch = prepare(images, 16, torch.device("cpu")).repeat(t, 1, 1, 1)  # t whole passes
     with torch.no_grad():
-        full = torch.stack([model(batch).softmax(1) for _ in range(t)]).double().numpy()
+        full = model(batch).softmax(1).unflatten(0, (t, 2)).double().numpy()
     # means within four standard errors, and the whole distribution of each probability
     error = np.sqrt((shared.var(0) + full.var(0)) / t)
     assert (np.abs(shared.mean(0) - full.mean(0)) < 4 * error).all()
@@ -538,19 +520,16 @@ def test_sharing_the_trunk_gives_the_distribution_of_full_passes():
     "layer", [nn.Dropout(0.3), nn.Dropout1d(0.3), nn.Dropout2d(0.3), nn.Dropout3d(0.3)]
 )
 def test_masks_are_those_of_torchs_dropout(layer):
-    x = torch.ones(
-        60,
-        50,
-        *[4] * {"Dropout": 1, "Dropout1d": 1, "Dropout2d": 2, "Dropout3d": 3}[type(layer).__name__],
-    )
+    by_value = type(layer) is nn.Dropout
+    sides = {nn.Dropout: 1, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}[type(layer)]
+    x = torch.ones(60, 50, *[4] * sides)
     torch.manual_seed(0)
-    ours, theirs = x * outputs._mask(layer, x), layer.train()(x)
+    ours, theirs = x * outputs.dropout_mask(layer, x), layer.train()(x)
     assert torch.equal(ours.unique(), theirs.unique())  # 0 and 1 / 0.7
+    # whole channels, or value by value
     whole = [(side.flatten(2) == side.flatten(2)[..., :1]).all() for side in (ours, theirs)]
-    assert (
-        whole[0] == whole[1] == (type(layer) is not nn.Dropout)
-    )  # whole channels, or value by value
-    draws = x.numel() if type(layer) is nn.Dropout else 3000
+    assert whole[0] == whole[1] == (not by_value)
+    draws = x.numel() if by_value else 3000
     assert abs((ours == 0).float().mean() - 0.3) < 4 * (0.3 * 0.7 / draws) ** 0.5
 
 
@@ -662,30 +641,24 @@ def test_mahalanobis_of_a_gaussian_is_chi_squared():
 
 
 def test_evaluate_puts_every_score_of_both_sides_into_one_table():
-    model, train, inside = classifier(size=16), patches(40, 16), patches(12, 16, seed=1)
-    outside = (patches(9, 24, seed=2) // 8).astype(np.uint8)  # dark, and of another size
-    result = evaluate(model, train, inside, outside, samples=3, runtime=FLOAT32, seed=1)
+    model, train, id_images = classifier(size=16), patches(40, 16), patches(12, 16, seed=1)
+    ood_images = (patches(9, 24, seed=2) // 8).astype(np.uint8)  # dark, and of another size
+    result = evaluate(model, train, id_images, ood_images, samples=3, runtime=FLOAT32, seed=1)
     columns = [*COLUMNS, "odin", "pixel_mahalanobis"]
-    assert (list(result.id_scores), len(result.id_scores), len(result.ood_scores)) == (
-        columns,
-        12,
-        9,
-    )
-    expected = scores(
-        mc_dropout(model, outside, 3, runtime=FLOAT32, seed=1), embed(model, outside, 16, FLOAT32)
-    )
+    assert list(result.id_scores) == list(result.ood_scores) == columns
+    assert (len(result.id_scores), len(result.ood_scores)) == (12, 9)
+    log_probs = mc_dropout(model, ood_images, 3, runtime=FLOAT32, seed=1)
+    expected = scores(log_probs, embed(model, ood_images, 16, FLOAT32))
     np.testing.assert_allclose(result.ood_scores[COLUMNS], expected, rtol=1e-6, atol=1e-12)
     for name in columns:
         again = metrics(result.id_scores[name], result.ood_scores[name], seed=1)
         assert result.table.loc[name].equals(again), name
-    assert (
-        result.table.loc[("pixel_mahalanobis", "auroc"), "value"] == 1.0
-    )  # the dark ones stick out
+    # the dark ones stick out
+    assert result.table.loc[("pixel_mahalanobis", "auroc"), "value"] == 1.0
 
 
 def test_evaluate_without_difference_finds_none():
     model, train, same = classifier(size=16), patches(40, 16), patches(12, 16, seed=1)
     result = evaluate(model, train, same, same.copy(), samples=3, runtime=FLOAT32)
-    assert result.table.xs("auroc", level="metric")["value"].to_numpy() == pytest.approx(
-        0.5, abs=1e-12
-    )
+    auroc = result.table.xs("auroc", level="metric")["value"]
+    assert auroc.to_numpy() == pytest.approx(0.5, abs=1e-12)

@@ -1,6 +1,4 @@
-"""Every detector against pytorch-ood, by hand, on a closed form, on a separable toy, and on broken
-input.
-"""
+"""Every detector against pytorch-ood, by hand, on a closed form, on a toy, and on broken input."""
 
 from pathlib import Path
 
@@ -9,40 +7,30 @@ import pytest
 import torch
 from scipy.special import log_softmax
 from scipy.stats import chi2, kstest, spearmanr
-from threadpoolctl import threadpool_limits
 from torch import nn
 
 from src.augmentations.evaluation_transform import prepare
 from src.encoders import Classifier, Head, build_encoder
 from src.ood import DETECTORS, Train, detector_table, metrics, odin, penultimate, scores
-from src.ood.detectors import (
-    class_mahalanobis,
+from src.ood.feature_detectors import class_mahalanobis, knn, mahalanobis, relative_mahalanobis, vim
+from src.ood.prediction_detectors import (
     energy,
     expected_entropy,
     generalised_entropy,
-    knn,
-    mahalanobis,
     max_logit,
     mutual_information,
     one_minus_msp,
-    relative_mahalanobis,
     variation_ratio,
-    vim,
 )
 from src.probes import embed
 from src.runs.runtime import pick
 
-threadpool_limits(
-    1
-)  # on a busy machine BLAS threads of small matrices wait for one another: 60 s instead of 1
 FLOAT32 = pick("cpu", "float32")
 CLASSES, WIDTH = 4, 12
 
 
 def clusters(n=400, seed=0, spread=1.0):
-    """Features around four class means, in twelve dimensions of unequal width, and the layer that
-    tells them apart.
-    """
+    """Features around four class means, in dimensions of unequal width, and a layer for them."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % CLASSES
     widths = np.linspace(0.3, 1.5, WIDTH)
@@ -50,7 +38,7 @@ def clusters(n=400, seed=0, spread=1.0):
     return Train(features, labels, np.eye(CLASSES, WIDTH), np.linspace(-0.2, 0.2, CLASSES))
 
 
-def outside(n=200, seed=1):
+def ood_features(n=200, seed=1):
     """Near no class mean, and off the space that the classes span."""
     rng = np.random.default_rng(seed)
     return np.hstack([rng.normal(1.5, 0.5, (n, CLASSES)), rng.normal(4, 0.5, (n, WIDTH - CLASSES))])
@@ -86,9 +74,8 @@ def test_two_passes_over_three_images_and_three_classes_by_hand():
 
 def test_variation_ratio_counts_the_votes():
     votes = np.array([0, 0, 0, 1, 1, 2])
-    assert variation_ratio(np.log(0.1 + 0.7 * np.eye(3)[votes][:, None]))[0] == pytest.approx(
-        0.5
-    )  # 3 of 6 for class 0
+    log_probs = np.log(0.1 + 0.7 * np.eye(3)[votes][:, None])
+    assert variation_ratio(log_probs)[0] == pytest.approx(0.5)  # 3 of 6 for class 0
 
 
 def test_logit_scores_by_hand():
@@ -109,16 +96,15 @@ def test_logit_scores_keep_their_digits_where_the_softmax_rounds_to_one():
 
 
 def test_knn_equals_a_loop():
-    train, test = clusters(60), outside(5)
+    train, test = clusters(60), ood_features(5)
     unit = train.features_N_D / np.linalg.norm(train.features_N_D, axis=1, keepdims=True)
     expected = [np.sort(np.linalg.norm(unit - z / np.linalg.norm(z), axis=1))[6] for z in test]
-    np.testing.assert_allclose(
-        knn(train, test, k=7), expected, atol=1e-7
-    )  # sklearn squares and takes the root
+    # sklearn squares and takes the root
+    np.testing.assert_allclose(knn(train, test, k=7), expected, atol=1e-7)
 
 
 def test_class_mahalanobis_equals_the_quadratic_form():
-    train, test = clusters(), outside(6)
+    train, test = clusters(), ood_features(6)
     means = [train.features_N_D[train.labels_N == c].mean(0) for c in range(CLASSES)]
     centred = train.features_N_D - np.array(means)[train.labels_N]
     inverse = np.linalg.inv(centred.T @ centred / len(centred))
@@ -132,20 +118,14 @@ def test_class_mahalanobis_of_gaussian_classes_is_chi_squared():
     train, test = clusters(20_000, spread=0.3), clusters(1000, seed=5, spread=0.3)
     assert kstest(class_mahalanobis(train, test.features_N_D), chi2(WIDTH).cdf).pvalue > 1e-3
     # and the background's part is that of one Gaussian over all of them
-    background = class_mahalanobis(train, test.features_N_D) - relative_mahalanobis(
-        train, test.features_N_D
-    )
-    np.testing.assert_allclose(
-        background, mahalanobis(train.features_N_D, test.features_N_D), rtol=1e-6
-    )
+    z = test.features_N_D
+    background = class_mahalanobis(train, z) - relative_mahalanobis(train, z)
+    np.testing.assert_allclose(background, mahalanobis(train.features_N_D, z), rtol=1e-6)
 
 
 def test_mahalanobis_is_blind_to_the_scale_and_mixing_of_features():
-    train, test, mixing = (
-        clusters(),
-        outside(9),
-        np.random.default_rng(3).normal(size=(WIDTH, WIDTH)),
-    )
+    train, test = clusters(), ood_features(9)
+    mixing = np.random.default_rng(3).normal(size=(WIDTH, WIDTH))
     mixed = Train(train.features_N_D @ mixing, train.labels_N, train.weight_C_D, train.bias_C)
     for score in (class_mahalanobis, relative_mahalanobis):
         np.testing.assert_allclose(score(mixed, test @ mixing), score(train, test), rtol=1e-6)
@@ -153,10 +133,9 @@ def test_mahalanobis_is_blind_to_the_scale_and_mixing_of_features():
 
 def test_a_dead_feature_changes_no_mahalanobis_distance():
     # ReLU leaves features that are 0 on every training image: the covariance has no inverse
-    train, test = clusters(), outside(9)
-    dead = Train(
-        np.pad(train.features_N_D, ((0, 0), (0, 3))), train.labels_N, train.weight_C_D, train.bias_C
-    )
+    train, test = clusters(), ood_features(9)
+    padded_train = np.pad(train.features_N_D, ((0, 0), (0, 3)))
+    dead = Train(padded_train, train.labels_N, train.weight_C_D, train.bias_C)
     padded = class_mahalanobis(dead, np.pad(test, ((0, 0), (0, 3))))
     np.testing.assert_allclose(padded, class_mahalanobis(train, test), rtol=1e-8)
 
@@ -164,25 +143,20 @@ def test_a_dead_feature_changes_no_mahalanobis_distance():
 def test_one_class_is_enough_to_fit():
     train = clusters()
     one = Train(train.features_N_D, np.zeros(400, int), train.weight_C_D, train.bias_C)
-    np.testing.assert_allclose(relative_mahalanobis(one, outside(5)), 0, atol=1e-6)
+    np.testing.assert_allclose(relative_mahalanobis(one, ood_features(5)), 0, atol=1e-6)
 
 
 def test_vim_takes_half_of_the_dimensions_that_are_filled():
-    train, test = clusters(), outside(5)
-    dead = Train(
-        np.pad(train.features_N_D, ((0, 0), (0, 4))),
-        train.labels_N,
-        np.eye(CLASSES, WIDTH + 4),
-        train.bias_C,
-    )
+    train, test = clusters(), ood_features(5)
+    padded_train = np.pad(train.features_N_D, ((0, 0), (0, 4)))
+    dead = Train(padded_train, train.labels_N, np.eye(CLASSES, WIDTH + 4), train.bias_C)
     padded = np.pad(test, ((0, 0), (0, 4)))
     np.testing.assert_allclose(vim(dead, padded), vim(train, test), rtol=1e-8)
     padded[:, -1] = 1  # a feature no training image has
     assert (vim(dead, padded) > vim(train, test) + 0.01).all()
 
 
-# --- pytorch-ood: there, too, a higher score is more out-of-distribution, so ranks agree with +1
-# ---
+# --- pytorch-ood: there, too, a higher score is more OOD, so ranks agree with +1 ---
 
 
 def same_ranking(ours, theirs):
@@ -198,9 +172,8 @@ def test_logit_scores_rank_as_pytorch_oods():
     same_ranking(one_minus_msp(logits), detectors.MaxSoftmax(None).predict_logits(theirs))
     gen = detectors.GEN(None).predict_logits(theirs)
     same_ranking(generalised_entropy(logits), gen)
-    np.testing.assert_allclose(
-        generalised_entropy(logits), 8 * gen, rtol=1e-6
-    )  # there: the mean over classes
+    # there: the mean over classes
+    np.testing.assert_allclose(generalised_entropy(logits), 8 * gen, rtol=1e-6)
 
 
 @pytest.fixture
@@ -212,7 +185,10 @@ def float64_by_default():
 
 def test_feature_scores_rank_as_pytorch_oods(float64_by_default):
     detectors = pytest.importorskip("pytorch_ood.detector")
-    train, test = clusters(), np.concatenate([outside(100), clusters(100, seed=3).features_N_D])
+    train, test = (
+        clusters(),
+        np.concatenate([ood_features(100), clusters(100, seed=3).features_N_D]),
+    )
     fit = torch.as_tensor(train.features_N_D), torch.as_tensor(train.labels_N)
     z = torch.as_tensor(test)
     theirs = detectors.KNN(None, k=50).fit_features(*fit).predict_features(z)
@@ -247,9 +223,8 @@ def test_odin_equals_pytorch_oods():
     ours = odin(model, images, FLOAT32)
     np.testing.assert_allclose(ours, 1 + theirs.numpy(), rtol=0, atol=1e-7)
     same_ranking(ours, theirs)
-    assert (
-        np.abs(ours - one_minus_msp(embed(model, images, 16, FLOAT32) / 1000)).max() > 0
-    )  # the step does something
+    without_step = one_minus_msp(embed(model, images, 16, FLOAT32) / 1000)
+    assert np.abs(ours - without_step).max() > 0
 
 
 def test_odin_leaves_the_model_as_it_was():
@@ -275,19 +250,19 @@ def test_odin_does_not_depend_on_the_batches():
 
 
 def test_every_detector_on_arrays_finds_a_separable_toy():
-    train, inside_, outside_ = clusters(), clusters(seed=7).features_N_D, outside()
-    inside_table, outside_table = (
-        scores(passes(train.logits(z), noise=noise), train.logits(z), z, train)
-        for z, noise in ((inside_, 0.1), (outside_, 2.0))
-    )
-    expected = [
-        name for name, d in DETECTORS.items() if d.needs in ("MC samples", "logits", "features")
-    ]
-    assert list(inside_table) == list(outside_table) == expected
+    train = clusters()
+
+    def score(z, noise):
+        return scores(passes(train.logits(z), noise=noise), train.logits(z), z, train)
+
+    id_table = score(clusters(seed=7).features_N_D, 0.1)
+    ood_table = score(ood_features(), 2.0)
+    on_arrays = ("MC samples", "logits", "features")
+    expected = [name for name, d in DETECTORS.items() if d.needs in on_arrays]
+    assert list(id_table) == list(ood_table) == expected
     for name in expected:
-        assert (
-            metrics(inside_table[name], outside_table[name], bootstrap=1)["value"]["auroc"] > 0.95
-        ), name
+        table = metrics(id_table[name], ood_table[name], bootstrap=1)
+        assert table["value"]["auroc"] > 0.95, name
 
 
 class MeanColour(nn.Module):
@@ -307,16 +282,12 @@ def test_odin_finds_a_separable_toy():
     rng = np.random.default_rng(0)
     colours = 100 + 80 * np.eye(3)[rng.integers(0, 3, 60)]
     grey = np.full((60, 3), 120.0)
-    inside_, outside_ = (
-        np.clip(c[:, None, None] + rng.normal(0, 10, (60, 8, 8, 3)), 0, 255).astype(np.uint8)
-        for c in (colours, grey)
-    )
-    assert (
-        metrics(odin(model, inside_, FLOAT32), odin(model, outside_, FLOAT32), bootstrap=1)[
-            "value"
-        ]["auroc"]
-        > 0.95
-    )
+
+    def score(tones):
+        noisy = tones[:, None, None] + rng.normal(0, 10, (60, 8, 8, 3))
+        return odin(model, np.clip(noisy, 0, 255).astype(np.uint8), FLOAT32)
+
+    assert metrics(score(colours), score(grey), bootstrap=1)["value"]["auroc"] > 0.95
 
 
 # --- features and logits belong together ---
@@ -351,7 +322,7 @@ def test_one_sample_is_warned_about():
 
 
 def test_a_single_image_has_scores():
-    assert table_of(outside(1), clusters(), n=1).shape == (1, 13)
+    assert table_of(ood_features(1), clusters(), n=1).shape == (1, 13)
 
 
 @pytest.mark.parametrize("shape", [(3, WIDTH - 1), (3, WIDTH + 1), (2, WIDTH), (3,)])
@@ -362,26 +333,24 @@ def test_features_of_another_width_or_number_are_refused(shape):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_broken_features_are_refused(bad):
-    features, train = outside(3), clusters()
+    features, train = ood_features(3), clusters()
     features[1, 2] = bad
     with pytest.raises(ValueError, match="features hold NaN"):
         table_of(features, train)
     train.features_N_D[5, 1] = bad
     with pytest.raises(ValueError, match="features hold NaN"):
-        table_of(outside(3), train)
+        table_of(ood_features(3), train)
 
 
 def test_labels_of_other_images_are_refused():
     train = clusters()
+    short = Train(train.features_N_D, train.labels_N[1:], train.weight_C_D, train.bias_C)
     with pytest.raises(ValueError, match="399"):
-        table_of(
-            outside(3),
-            Train(train.features_N_D, train.labels_N[1:], train.weight_C_D, train.bias_C),
-        )
+        table_of(ood_features(3), short)
 
 
 @pytest.mark.parametrize(
-    "given", [(None, clusters()), (outside(3), None)], ids=["no features", "no training split"]
+    "given", [(None, clusters()), (ood_features(3), None)], ids=["no features", "no training split"]
 )
 def test_half_of_what_the_feature_detectors_need_is_refused(given):
     with pytest.raises(ValueError, match="both or neither"):
@@ -390,14 +359,20 @@ def test_half_of_what_the_feature_detectors_need_is_refused(given):
 
 def test_fewer_training_images_than_neighbours_are_refused():
     with pytest.raises(ValueError, match="n_neighbors"):
-        knn(clusters(40), outside(3))
+        knn(clusters(40), ood_features(3))
 
 
 # --- the table ---
 
 
-def test_the_table_names_every_detector_with_its_paper():
+def test_the_table_names_every_detector_with_its_formula_and_paper():
     table = detector_table()
+    assert list(table) == ["needs", "formula", "paper"]
+    assert tuple(table.loc["kNN"]) == (
+        "features",
+        "distance to the 50th nearest training feature, all of unit length",
+        "Sun et al. 2022, arXiv 2204.06507",
+    )
     assert len(table) == len(DETECTORS) == 15 and table.index.is_unique
     assert (table != "").all(axis=None)
     assert set(table["needs"]) == {"MC samples", "logits", "features", "gradients", "pixels"}

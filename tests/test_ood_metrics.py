@@ -1,6 +1,4 @@
-"""Paired comparisons of scores, calibration, temperature and rejection: by hand, against
-scikit-learn, at the edges.
-"""
+"""Paired comparisons, calibration, temperature, rejection: by hand and against scikit-learn."""
 
 import numpy as np
 import pandas as pd
@@ -22,9 +20,7 @@ from src.ood import (
 
 
 def score_tables(n=300, seed=0):
-    """a finds more than b; both see the same images, so their errors go together; flat tells
-    nothing.
-    """
+    """a finds more than b on the same images, so their errors go together; flat tells nothing."""
     rng = np.random.default_rng(seed)
     tables = []
     for shift in (0.0, 1.0):
@@ -36,26 +32,31 @@ def score_tables(n=300, seed=0):
 
 
 def test_comparison_ranks_the_scores_and_gives_every_pair():
-    inside, outside = score_tables()
-    table = compare(inside, outside, bootstrap=50)
+    id_scores, ood_scores = score_tables()
+    table = compare(id_scores, ood_scores, bootstrap=50)
     assert list(table.index) == [("a", "b"), ("a", "flat"), ("b", "flat")]
     is_ood = np.repeat([0, 1], 300)
-    auroc = {name: roc_auc_score(is_ood, np.append(inside[name], outside[name])) for name in inside}
+    auroc = {
+        name: roc_auc_score(is_ood, np.append(id_scores[name], ood_scores[name]))
+        for name in id_scores
+    }
     for a, b in table.index:
         assert table.loc[(a, b), "value"] == pytest.approx(auroc[a] - auroc[b], abs=1e-12)
     assert (table["value"] >= 0).all() and (table["low"] <= table["value"]).all()
 
 
 def test_a_score_and_its_monotone_image_never_differ():
-    inside, outside = (table[["a"]].assign(same=np.exp(3 * table["a"])) for table in score_tables())
-    np.testing.assert_allclose(compare(inside, outside, bootstrap=200), 0, atol=1e-12)
+    id_scores, ood_scores = (
+        table[["a"]].assign(same=np.exp(3 * table["a"])) for table in score_tables()
+    )
+    np.testing.assert_allclose(compare(id_scores, ood_scores, bootstrap=200), 0, atol=1e-12)
 
 
 def test_pairing_narrows_the_interval_of_a_difference():
-    inside, outside = score_tables()
-    paired = compare(inside, outside).loc[("a", "b")]
+    id_scores, ood_scores = score_tables()
+    paired = compare(id_scores, ood_scores).loc[("a", "b")]
     alone = [
-        metrics(inside[name], outside[name], seed=seed).loc["auroc"]
+        metrics(id_scores[name], ood_scores[name], seed=seed).loc["auroc"]
         for seed, name in enumerate("ab")
     ]
     unpaired = np.hypot(*(row["high"] - row["low"] for row in alone))
@@ -64,18 +65,18 @@ def test_pairing_narrows_the_interval_of_a_difference():
 
 
 def test_interval_of_a_difference_equals_a_loop_on_the_same_resamples():
-    inside, outside = score_tables(40)
+    id_scores, ood_scores = score_tables(40)
     rng = np.random.default_rng(7)
     weights = [rng.multinomial(40, np.full(40, 1 / 40), size=100) for _ in range(2)]
     is_ood = np.repeat([0, 1], 40)
     differences = []
     for counts in np.hstack(weights):
         values = [
-            roc_auc_score(is_ood, np.append(inside[n], outside[n]), sample_weight=counts)
+            roc_auc_score(is_ood, np.append(id_scores[n], ood_scores[n]), sample_weight=counts)
             for n in "ab"
         ]
         differences.append(values[0] - values[1])
-    row = compare(inside, outside, bootstrap=100, seed=7).loc[("a", "b")]
+    row = compare(id_scores, ood_scores, bootstrap=100, seed=7).loc[("a", "b")]
     np.testing.assert_allclose(
         row[["low", "high"]], np.quantile(differences, [0.025, 0.975]), atol=1e-12
     )
@@ -97,10 +98,11 @@ def test_interval_of_a_difference_covers_the_truth_about_95_times_in_100():
 
 @pytest.mark.parametrize("metric", ["aupr_out", "aupr_in", "fpr95"])
 def test_other_metrics_can_be_compared(metric):
-    inside, outside = score_tables(60)
-    table = compare(inside, outside, metric, bootstrap=20)
+    id_scores, ood_scores = score_tables(60)
+    table = compare(id_scores, ood_scores, metric, bootstrap=20)
     values = {
-        name: metrics(inside[name], outside[name], bootstrap=1)["value"][metric] for name in inside
+        name: metrics(id_scores[name], ood_scores[name], bootstrap=1)["value"][metric]
+        for name in id_scores
     }
     for a, b in table.index:
         assert table.loc[(a, b), "value"] == pytest.approx(values[a] - values[b], abs=1e-12)
@@ -108,19 +110,17 @@ def test_other_metrics_can_be_compared(metric):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_comparison_of_broken_scores_is_refused(bad):
-    inside, outside = score_tables(20)
-    outside.loc[3, "b"] = bad
+    id_scores, ood_scores = score_tables(20)
+    ood_scores.loc[3, "b"] = bad
     with pytest.raises(ValueError, match="1 scores are NaN or infinite"):
-        compare(inside, outside)
+        compare(id_scores, ood_scores)
 
 
 # --- calibration ---
 
 
 def random_case(n=500, c=4, sharp=1.0, seed=0):
-    """Logits, and labels drawn from the softmax of `sharp` times them: at `sharp` 1 the confidence
-    is true.
-    """
+    """Logits, and labels drawn from the softmax of `sharp` times them: at 1 confidence is true."""
     rng = np.random.default_rng(seed)
     logits = 2 * rng.normal(size=(n, c))
     labels = (softmax(sharp * logits, axis=1).cumsum(1) < rng.uniform(size=(n, 1))).sum(1)
@@ -166,8 +166,8 @@ def test_ece_does_not_depend_on_the_order(equal_mass):
     rng = np.random.default_rng(0)
     confidence, right = np.round(rng.uniform(size=200), 2), rng.uniform(size=200) < 0.6
     order = rng.permutation(200)
-    both = [ece(confidence[o], right[o], equal_mass=equal_mass) for o in (slice(None), order)]
-    assert both[0] == pytest.approx(both[1], abs=1e-12)
+    one, other = (ece(confidence[o], right[o], equal_mass=equal_mass) for o in (slice(None), order))
+    assert one == pytest.approx(other, abs=1e-12)
 
 
 def test_calibration_equals_scikit_learns():
@@ -193,9 +193,8 @@ def test_extremes_of_calibration():
 def test_true_confidence_has_a_small_ece_and_false_a_large():
     logits, labels = random_case(20_000)
     true, false = calibration(logits, labels), calibration(3 * logits, labels)
-    assert (
-        true[["ece", "ece_equal_mass"]].max() < 0.015 < 0.1 < false[["ece", "ece_equal_mass"]].min()
-    )
+    errors = ["ece", "ece_equal_mass"]
+    assert true[errors].max() < 0.015 and false[errors].min() > 0.1
 
 
 @pytest.mark.parametrize("sharp", [0.5, 1.0, 2.0])
@@ -206,19 +205,15 @@ def test_temperature_undoes_a_sharpening(sharp):
     nll = calibration(logits, labels, temperature)["nll"]
     for other in (0.98, 1.02):
         assert nll < calibration(logits, labels, other * temperature)["nll"]
-    assert (
-        calibration(logits, labels, temperature)["accuracy"]
-        == calibration(logits, labels)["accuracy"]
-    )
+    accuracy = calibration(logits, labels)["accuracy"]
+    assert calibration(logits, labels, temperature)["accuracy"] == accuracy
 
 
 def test_temperature_without_a_minimum_is_refused():
     with pytest.raises(ValueError, match="no temperature"):
         fit_temperature(5 * np.eye(4), np.arange(4))  # all right: the surer the better
-    with pytest.raises(ValueError, match="no temperature"):
-        fit_temperature(
-            5 * np.eye(4), (np.arange(4) + 1) % 4
-        )  # all wrong: the less sure the better
+    with pytest.raises(ValueError, match="no temperature"):  # all wrong: the less sure the better
+        fit_temperature(5 * np.eye(4), (np.arange(4) + 1) % 4)
 
 
 @pytest.mark.parametrize("confidence", [[], [0.5, 1.1], [0.5, -0.1], [0.5, np.nan]])
@@ -237,9 +232,8 @@ def test_confidences_of_other_images_are_refused():
 
 def test_rejection_by_hand():
     curve = accuracy_rejection([3.0, 1.0, 2.0, 2.0], [0, 1, 1, 0])
-    np.testing.assert_allclose(
-        curve["kept"], [0.25, 0.75, 1.0]
-    )  # the two of equal uncertainty go together
+    # the two of equal uncertainty go together
+    np.testing.assert_allclose(curve["kept"], [0.25, 0.75, 1.0])
     np.testing.assert_allclose(curve["accuracy"], [1.0, 2 / 3, 0.5])
 
 

@@ -1,6 +1,4 @@
-"""Settings and controls: what is held out, shifted or taken away is exactly that; and the pictures
-drawn from them.
-"""
+"""Settings and controls: what is held out, shifted or taken away is exactly that; and pictures."""
 
 import io
 import itertools
@@ -10,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image, JpegImagePlugin
-from threadpoolctl import threadpool_limits
 
 from src import figures
 from src.data.images import CLASSES
@@ -30,13 +27,11 @@ from src.ood import (
     reliability,
     shifts,
 )
-from src.ood.settings import _encoded, match_channel_statistics
+from src.ood.settings import encode_jpeg, match_channel_statistics
 from src.results.tables import both_readings, runs_table
+from src.runs import RunSettings
 from src.runs.runtime import pick
 
-threadpool_limits(
-    1
-)  # on a busy machine BLAS threads of small matrices wait for one another: 60 s instead of 1
 FLOAT32 = pick("cpu", "float32")
 
 
@@ -44,9 +39,8 @@ def scenes(n=6, size=64, seed=0):
     """Smooth images of many tones, with a hard edge each."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size] / size
-    waves = np.sin(
-        2 * np.pi * (rng.uniform(1, 4, (n, 1, 1)) * rows + rng.uniform(1, 4, (n, 1, 1)) * columns)
-    )
+    down, across = rng.uniform(1, 4, (n, 1, 1)), rng.uniform(1, 4, (n, 1, 1))
+    waves = np.sin(2 * np.pi * (down * rows + across * columns))
     edge = columns > rng.uniform(0.3, 0.7, (n, 1, 1))
     tones = rng.uniform(60, 130, (n, 1, 1, 3))
     return (tones + 25 * waves[..., None] + 30 * edge[..., None]).astype(np.uint8)
@@ -75,17 +69,12 @@ def test_held_out_classes_are_in_no_part_of_the_split(labelled, held):
     names_before, names_after = np.array(CLASSES)[labels[h.rows]], np.array(h.classes)[h.labels]
     np.testing.assert_array_equal(names_after, names_before)
     assert sorted(set(h.labels)) == list(range(8))
-    for part, original in (
-        (h.split.train, split.train),
-        (h.split.val, split.val),
-        (h.split.test, split.test),
-    ):
+    for name in ("train", "val", "test"):  # an image stays in the part it was in
+        part, original = getattr(h.split, name), getattr(split, name)
         expected = original[~np.isin(np.array(CLASSES)[labels[original]], held)]
-        np.testing.assert_array_equal(
-            h.rows[part], expected
-        )  # an image stays in the part it was in
-    np.testing.assert_array_equal(h.test, h.rows[h.split.test])
-    assert set(h.outside) == {row for row in split.test if CLASSES[labels[row]] in held}
+        np.testing.assert_array_equal(h.rows[part], expected)
+    np.testing.assert_array_equal(h.id_test, h.rows[h.split.test])
+    assert set(h.ood_test) == {row for row in split.test if CLASSES[labels[row]] in held}
 
 
 @pytest.mark.parametrize("held", [(), ("Ocean",), ("River", "Ocean"), CLASSES[:9]])
@@ -99,8 +88,10 @@ def test_a_classifier_trains_without_the_held_out_classes(labelled, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
     h = hold_out(labels, split, list(CLASSES), ("River", "SeaLake"))
     config = FinetuneConfig(phases=(0, 0, 1), batch_size=32, image_size=16)
-    run = finetune(images[h.rows], h.labels, h.split, h.classes, config, tmp_path, runtime=FLOAT32)
-    assert run.test_logits.shape == (len(h.test), 8)
+    settings = RunSettings(runtime=FLOAT32)
+    data = images[h.rows], h.labels, h.split, h.classes
+    run = finetune(*data, config, tmp_path, settings=settings)
+    assert run.test_logits.shape == (len(h.id_test), 8)
 
 
 # --- shifts ---
@@ -123,20 +114,16 @@ def test_every_shift_has_three_strengths_each_farther_from_the_picture():
 def test_each_shift_does_what_it_is_called():
     images = scenes()
     shifted = shifts(images)
-    gradient = {
-        name: np.abs(np.diff(x.astype(float), axis=2)).mean() for name, x in shifted.items()
-    }
-    here = np.abs(np.diff(images.astype(float), axis=2)).mean()
-    assert (
-        gradient["blur 3"] < gradient["blur 1"] < here < gradient["noise 1"] < gradient["noise 3"]
-    )
+    names = ("blur 3", "blur 1", "as it is", "noise 1", "noise 3")
+    pictures = {"as it is": images, **shifted}
+    gradients = [np.abs(np.diff(pictures[n].astype(float), axis=2)).mean() for n in names]
+    assert np.all(np.diff(gradients) > 0)
     assert shifted["haze 3"].mean() > images.mean() + 20
     assert shifted["brightness 1"].mean() == pytest.approx(1.2 * images.mean(), rel=0.02)
     stripes = shifted["stripes 2"].astype(float) - images
     assert stripes.std(axis=1).max() < 1  # the same all the way down a column, but for rounding
-    assert (
-        stripes.mean(axis=1).std(axis=1).min() > 3
-    )  # and another in every column: σ 0.03 is 7.7 of 255
+    # and another in every column: σ 0.03 is 7.7 of 255
+    assert stripes.mean(axis=1).std(axis=1).min() > 3
     assert np.std(shifted["noise 3"].astype(float) - images) == pytest.approx(25.5, rel=0.03)
 
 
@@ -164,52 +151,40 @@ def test_an_unknown_shift_is_refused():
 
 
 def test_jpeg_of_quality_100_is_written_as_eurosats_files_are():
-    file = Image.open(_encoded(scenes(1)[0], 100))
+    file = Image.open(encode_jpeg(scenes(1)[0], 100))
     assert all(set(table) == {1} for table in file.quantization.values())
     assert JpegImagePlugin.get_sampling(file) == 2  # 4:2:0
     assert distance(jpeg(scenes()), scenes()) < 2 < distance(jpeg(scenes(), 10), scenes())
 
 
-def test_toned_images_have_the_means_and_deviations_of_the_others():
+def test_matched_images_have_the_means_and_deviations_of_the_others():
     images, like = scenes(40), scenes(30, seed=5) // 2 + 40
     given = pixel_statistics(match_channel_statistics(images, like, seed=3), 64)[:, :6]
     rows = np.random.default_rng(3).integers(30, size=40)
-    np.testing.assert_allclose(
-        given, pixel_statistics(like, 64)[rows, :6], atol=0.01
-    )  # but for rounding and clipping
+    # but for rounding and clipping
+    np.testing.assert_allclose(given, pixel_statistics(like, 64)[rows, :6], atol=0.01)
 
 
-def test_toned_leaves_a_flat_image_flat():
+def test_matching_leaves_a_flat_image_flat():
     flat = match_channel_statistics(np.full((1, 16, 16, 3), 90, np.uint8), scenes(5, 16))
     assert np.ptp(flat, axis=(1, 2)).max() == 0
 
 
 def test_controls_take_away_one_thing_at_a_time():
-    images, like = (
-        np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), dtype=np.uint8),
-        scenes(20),
-    )
+    images = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), dtype=np.uint8)
+    like = scenes(20)
     steps = controls(images, like, 64)
-    assert list(steps) == [
-        "as shipped",
-        "re-encoded",
-        "tones",
-        "ground sampling",
-        "tones, ground sampling",
-    ]
-    assert all(steps[name].shape == (8, 64, 64, 3) for name in list(steps)[1:])
+    changed = ["re-encoded", "tones", "ground sampling", "tones, ground sampling"]
+    assert list(steps) == ["as shipped", *changed]
+    assert all(steps[name].shape == (8, 64, 64, 3) for name in changed)
     statistics = {name: pixel_statistics(x, 64).mean(0) for name, x in steps.items()}
     np.testing.assert_allclose(
         statistics["re-encoded"][:3], statistics["as shipped"][:3], atol=0.01
     )
-    target = pixel_statistics(like, 64)
-    assert (
-        np.abs(statistics["tones"][:6] - target[:, :6].mean(0)).max()
-        < 3 * target[:, :6].std(0).max()
-    )
-    assert (
-        statistics["ground sampling"][6] < 0.2 * statistics["re-encoded"][6]
-    )  # nothing finer than 10 m is left
+    target = pixel_statistics(like, 64)[:, :6]
+    assert np.abs(statistics["tones"][:6] - target.mean(0)).max() < 3 * target.std(0).max()
+    # nothing finer than 10 m is left
+    assert statistics["ground sampling"][6] < 0.2 * statistics["re-encoded"][6]
 
 
 def test_ground_sampling_leaves_eight_pixels_of_an_image_77_metres_wide():
@@ -219,9 +194,8 @@ def test_ground_sampling_leaves_eight_pixels_of_an_image_77_metres_wide():
     centres = coarse.reshape(8, 8, 8, 8)[:, 3:5, :, 3:5].mean((1, 3))
     assert np.corrcoef(centres.ravel(), blocks[0, ..., 0].ravel())[0, 1] > 0.9
     finer = controls(images, images, 64, metres=0.3 * 4)["ground sampling"]
-    assert (
-        distance(finer, controls(images, images, 64)["re-encoded"]) < 1
-    )  # 1.2 m is what 64 pixels hold anyway
+    # 1.2 m is what 64 pixels hold anyway
+    assert distance(finer, controls(images, images, 64)["re-encoded"]) < 1
 
 
 # --- all together ---
@@ -230,13 +204,10 @@ def test_ground_sampling_leaves_eight_pixels_of_an_image_77_metres_wide():
 @pytest.fixture(scope="module")
 def evaluated():
     model = classifier()
-    train, inside = scenes(60, 16), scenes(12, 16, seed=1)
-    sets = {"dark": scenes(9, 24, seed=2) // 8, "noise": shifts(inside, ["noise"])["noise 3"]}
-    labels = np.arange(60) % 4
-    result = evaluate(
-        model, train, inside, sets, samples=3, runtime=FLOAT32, seed=1, train_labels=labels
-    )
-    return model, train, inside, sets, labels, result
+    train, images, labels = scenes(60, 16), scenes(12, 16, seed=1), np.arange(60) % 4
+    sets = {"dark": scenes(9, 24, seed=2) // 8, "noise": shifts(images, ["noise"])["noise 3"]}
+    result = evaluate(model, train, images, sets, 3, FLOAT32, seed=1, train_labels=labels)
+    return model, train, images, sets, labels, result
 
 
 def test_evaluate_runs_every_detector_on_every_set(evaluated):
@@ -245,17 +216,15 @@ def test_evaluate_runs_every_detector_on_every_set(evaluated):
     assert result.ood_scores.groupby("set").size().to_dict() == {"dark": 9, "noise": 12}
     assert (list(result.auroc.index), list(result.auroc)) == (list(DETECTORS), ["dark", "noise"])
     assert result.auroc.loc["vim", "noise"] == result.table.loc[("noise", "vim", "auroc"), "value"]
-    assert (
-        result.auroc.notna().all(axis=None) and result.auroc.loc["pixel_mahalanobis"].min() > 0.95
-    )
+    assert result.auroc.notna().all(axis=None)
+    assert result.auroc.loc["pixel_mahalanobis"].min() > 0.95
 
 
 def test_sets_do_not_depend_on_one_another(evaluated):
-    model, train, inside, sets, labels, result = evaluated
-    alone = evaluate(model, train, inside, sets["noise"], 3, FLOAT32, 1, labels)
-    pd.testing.assert_frame_equal(
-        alone.ood_scores, result.ood_scores.loc["noise"], check_names=False
-    )
+    model, train, images, sets, labels, result = evaluated
+    alone = evaluate(model, train, images, sets["noise"], 3, FLOAT32, 1, labels)
+    of_noise = result.ood_scores.loc["noise"]
+    pd.testing.assert_frame_equal(alone.ood_scores, of_noise, check_names=False)
     pd.testing.assert_frame_equal(alone.table, result.table.loc["noise"])
     name = "vim"
     again = metrics(alone.id_scores[name], alone.ood_scores[name], seed=1)
@@ -266,12 +235,12 @@ def test_sets_do_not_depend_on_one_another(evaluated):
 
 
 def test_pictures_can_be_drawn(evaluated):
-    _, _, inside, sets, _, result = evaluated
+    _, _, images, sets, _, result = evaluated
     noise = result.ood_scores.loc["noise"]
     confidence, right = np.linspace(0.3, 1, 40), np.arange(40) % 3 > 0
     energies = {
         "dark": (sets["dark"], result.ood_scores.loc["dark"]["energy"]),
-        "in": (inside, noise["energy"]),
+        "in": (images, noise["energy"]),
     }
     drawn = [
         figures.score_heatmap({"far": result.auroc}),
@@ -283,15 +252,33 @@ def test_pictures_can_be_drawn(evaluated):
     ]
     for figure in drawn:
         file = io.BytesIO()
-        figure.savefig(file)
-        assert Image.open(file).size > (200, 200)
+        figure.savefig(file, dpi=50)
+        assert Image.open(file).size > (100, 100)
     heat, extremes = drawn[:2]
     assert len(heat.axes[0].texts) == 30 + 1  # and the kind of setting
-    assert [axis.get_ylabel() for axis in extremes.axes[::5]] == [
-        "dark\nleast",
-        "dark\nmost",
-        "in\nleast",
-        "in\nmost",
-    ]
+    names = [axis.get_ylabel() for axis in extremes.axes[::5]]
+    assert names == ["dark\nleast", "dark\nmost", "in\nleast", "in\nmost"]
     most = np.argmax(energies["dark"][1])
     np.testing.assert_array_equal(extremes.axes[5].images[0].get_array(), sets["dark"][most])
+
+
+def test_curves_of_a_run_without_a_probe_are_drawn():
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [4.0, 3.5]})
+    loss, knn = figures.pretraining_curves(history, 64, 0.5).axes
+    assert list(loss.lines[0].get_ydata()) == [4.0, 3.5] and len(knn.lines[0].get_ydata()) == 0
+
+
+def test_a_shown_figure_is_saved_with_its_coordinates_and_its_place_is_printed(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    figure = figures.samples(scenes(2), ["a", "b"])
+    coordinates = pd.DataFrame({"x": [0.12345]})
+    assert figures.show(figure, tmp_path / "new/folder/a.png", coordinates) is figure
+    assert capsys.readouterr().out == "new/folder/a.png\n"
+    assert Image.open("new/folder/a.png").size > (100, 100)
+    assert (tmp_path / "new/folder/a.csv").read_text() == "x\n0.1235\n"
+    figures.show(figure, "b.png")
+    monkeypatch.chdir(tmp_path / "new")
+    figures.show(figure, tmp_path / "c.png")  # in neither the current folder nor the repository
+    assert capsys.readouterr().out == f"b.png\n{tmp_path / 'c.png'}\n"

@@ -8,10 +8,8 @@ from torchvision.transforms import v2
 
 from src.augmentations.evaluation_transform import prepare
 from src.encoders import build_encoder
-from src.probes import _spread, embed, knn_accuracy, knn_probe, linear_accuracy
+from src.probes import embed, evenly_spread, knn_accuracy, knn_probe, linear_accuracy
 from src.runs.runtime import pick
-
-torch.set_num_threads(1)  # tensors are small: more threads would mostly wait for one another
 
 CPU = torch.device("cpu")
 FLOAT32 = pick("cpu", "float32")
@@ -25,10 +23,11 @@ def landscape(n, height, width, channels=3, seed=0):
     for _ in range(n):
         a, b, c, d = rng.uniform(1, 9, 4)
         field = 0.5 + 0.3 * np.sin(a * x + b * y) * np.cos(c * y) + 0.2 * (x * d % 1 > 0.5)
-        patches.append(
-            field[..., None] * rng.uniform(0.3, 1, channels)
-            + rng.normal(0, 0.03, (height, width, channels))
+        colour, noise = (
+            rng.uniform(0.3, 1, channels),
+            rng.normal(0, 0.03, (height, width, channels)),
         )
+        patches.append(field[..., None] * colour + noise)
     return (255 * np.clip(patches, 0, 1)).round().astype(np.uint8)
 
 
@@ -59,8 +58,8 @@ def test_prepare_takes_tensors_as_well_as_arrays():
 def test_prepare_does_not_round_under_autocast():
     images = landscape(2, 40, 40)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = prepare(images, 32, CPU)
-    assert torch.equal(inside, prepare(images, 32, CPU))
+        prepared = prepare(images, 32, CPU)
+    assert torch.equal(prepared, prepare(images, 32, CPU))
 
 
 def test_prepare_refuses_reflectances():
@@ -81,14 +80,11 @@ def test_embed_puts_the_prepared_images_through_the_module():
 def test_embed_does_not_depend_on_the_batch_size(batch_size):
     torch.manual_seed(0)
     # batch norm in training mode, or dropout left on, would make this fail
-    images, encoder = (
-        landscape(7, 16, 16),
-        build_encoder("custom_cnn", image_size=16, dropout=0.5).train(),
-    )
+    images = landscape(7, 16, 16)
+    encoder = build_encoder("custom_cnn", image_size=16, dropout=0.5).train()
     together = embed(encoder, images, 16, FLOAT32)
-    np.testing.assert_allclose(
-        embed(encoder, images, 16, FLOAT32, batch_size), together, rtol=0, atol=1e-6
-    )
+    in_batches = embed(encoder, images, 16, FLOAT32, batch_size)
+    np.testing.assert_allclose(in_batches, together, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -134,9 +130,8 @@ def test_knn_accuracy_equals_a_loop_over_cosines(k):
     for row, label in zip(test, test_labels, strict=True):
         cosine = [row @ other / np.linalg.norm(row) / np.linalg.norm(other) for other in train]
         nearest = labels[np.argsort(cosine)[::-1][:k]]
-        right += (
-            np.bincount(nearest).argmax() == label
-        )  # among equal votes the smaller label, as scikit-learn
+        # among equal votes the smaller label, as scikit-learn
+        right += np.bincount(nearest).argmax() == label
     expected = right / len(test)
     assert 0.4 < expected < 0.95  # neither chance nor certain, so that a wrong neighbour would show
     assert knn_accuracy(train, labels, test, test_labels, k) == pytest.approx(expected, abs=1e-12)
@@ -163,9 +158,8 @@ def test_linear_accuracy_standardises_the_features():
     # one feature in the millions would otherwise drown the one that tells the classes apart
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
-    features = np.stack(
-        [1e-6 * (labels + rng.normal(0, 0.1, 200)), 1e6 * rng.normal(size=200)], axis=1
-    )
+    telling = 1e-6 * (labels + rng.normal(0, 0.1, 200))
+    features = np.stack([telling, 1e6 * rng.normal(size=200)], axis=1)
     assert linear_accuracy(features[:100], labels[:100], features[100:], labels[100:]) > 0.95
 
 
@@ -191,7 +185,7 @@ def test_knn_probe_reads_only_its_rows():
     ("n", "limit", "expected"), [(10, 20, 10), (10, 10, 10), (1000, 50, 50), (7, 1, 1)]
 )
 def test_spread_takes_distinct_rows_from_end_to_end(n, limit, expected):
-    rows = _spread(np.arange(100, 100 + n), limit)
+    rows = evenly_spread(np.arange(100, 100 + n), limit)
     assert len(set(rows.tolist())) == len(rows) == expected
     assert rows[0] == 100
     assert expected == 1 or rows[-1] == 99 + n

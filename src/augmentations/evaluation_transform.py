@@ -1,18 +1,22 @@
-"""The one transform of evaluation, in and out of distribution alike: nothing random, the same for
-every image.
-"""
+"""The one transform of evaluation: nothing random, the same in and out of distribution."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from src.augmentations import normalize
+from src.augmentations.normalisation import normalize
 from src.augmentations.resampling import resize, to_unit
 
 
 def prepare(images: np.ndarray | Tensor, size: int, device: torch.device) -> Tensor:
-    """Images as every network is asked about them: (N, H, W, C) integers → (N, C, size, size)
-    normalised.
+    """Images as every network sees them in evaluation.
+
+    Args:
+        images: (N, H, W, C) uint8, or uint16 digital numbers.
+        size: pixels the network sees.
+
+    Returns:
+        (N, C, size, size) float32, normalised, channels last in memory.
     """
     cuda = torch.device(device).type == "cuda"
     batch = torch.as_tensor(images).to(device, non_blocking=cuda).permute(0, 3, 1, 2)

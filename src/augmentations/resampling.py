@@ -1,34 +1,29 @@
-"""Crops, resizes and turns of a whole batch, each image by its own box: one pass down and one
-across.
+"""Crops, resizes and turns of a whole batch, each image by its own box.
 
-On (N, C, H, W) images; each function equals torchvision's functional transform of one image,
-antialiased.
+All take (N, C, H, W) images, and equal torchvision's functional transform of one image with
+antialiasing. A crop, its resizing and its flips are one pass down and one pass across.
 """
 
 import math
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.augmentations.transfer import constant, to_device
+
 REFLECTANCE = 10_000  # digital numbers of reflectance 1: the scale of uint16 images
 
 
-@cache
-def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """These numbers on the device, brought there once: every copy from plain memory makes the host
-    wait for a GPU.
-    """
-    with torch.inference_mode(
-        False
-    ):  # it may be first asked for in inference, and later in training
-        return torch.tensor(values, device=device)
-
-
 def to_unit(images: Tensor) -> Tensor:
-    """To float32 in [0, 1]: uint8 / 255; uint16 digital numbers / 10,000, that is reflectance, what
-    is brighter than a white surface cut off; float images are taken to be there already."""
+    """To float32 in [0, 1].
+
+    uint8 is divided by 255. uint16 are digital numbers: divided by 10,000 they are reflectance, and
+    what is brighter than a white surface is cut off. Float images are taken to be there already.
+
+    Raises:
+        ValueError: any other type.
+    """
     if images.dtype == torch.uint8:
         return images.float().div_(255)
     if images.dtype == torch.uint16:
@@ -41,54 +36,89 @@ def to_unit(images: Tensor) -> Tensor:
     return images.float()
 
 
-def taps(
+def crop_filters(
     corner: Tensor, extent: Tensor, flip: Tensor, shape: tuple[int, int], size: int
 ) -> tuple[Tensor, Tensor]:
-    """The antialiased bilinear filters, down and across, that take each image's own box to size ×
-    size pixels.
+    """The antialiased bilinear filters that take each image's own box to size × size pixels.
 
     Args:
-        corner, extent, flip: (2, N): top and left, height and width (pixels), upside down and left
-            to right.
+        corner: (2, N) top and left of the boxes, pixels.
+        extent: (2, N) height and width of the boxes, pixels.
+        flip: (2, N) upside down, left to right.
         shape: height and width of the images.
 
     Returns:
-        (2, N, size, taps) weights, and the numbers of the source pixels they are for: few, as the
-        filter is narrow.
+        Two (2, N, size, taps) tensors, [0] down and [1] across: the weights that each new pixel
+        gives to a few source pixels, and the numbers of these pixels.
     """
-    corner, extent = corner.float()[..., None, None], extent.float()[..., None, None]
-    place = torch.arange(size, device=corner.device)[:, None]
-    place = torch.where(flip[..., None, None], size - 1 - place, place)
-    target = corner + extent / size * (place + 0.5)
-    reach = (extent / size).clamp(
-        min=1
-    )  # when shrinking, the triangle widens: that is the antialiasing
-    count = math.ceil(2 * max(1, *(pixels / size for pixels in shape)))
-    source = (target - reach - 0.5).ceil_() + torch.arange(count, device=corner.device)
+    device = corner.device
+    corner, extent = (pixels.float()[..., None, None] for pixels in (corner, extent))
+    new = torch.arange(size, device=device)[:, None]
+    new = torch.where(flip[..., None, None], size - 1 - new, new)
+    scale = extent / size  # source pixels for each new one
+    target = corner + scale * (new + 0.5)  # the new pixel's centre among the source pixels
+    # The filter is a triangle two source pixels wide; when shrinking it widens: the antialiasing.
+    reach = scale.clamp(min=1)
+    taps = math.ceil(2 * max(1, *(pixels / size for pixels in shape)))
+    source = (target - reach - 0.5).ceil_() + torch.arange(taps, device=device)
     centre = source + 0.5
     weight = (reach - (centre - target).abs_()).clamp_(min=0)
-    weight *= (centre > corner) & (
-        centre < corner + extent
-    )  # so that pixels outside the image weigh nothing
-    last = constant(tuple(pixels - 1.0 for pixels in shape), corner.device).view(2, 1, 1, 1)
+    weight *= (centre > corner) & (centre < corner + extent)  # the filter stops at the box
+    last = constant(tuple(pixels - 1.0 for pixels in shape), device).view(2, 1, 1, 1)
     return weight / weight.sum(3, keepdim=True), source.clamp_(min=0).minimum(last).int()
 
 
-def _resample(rows: Tensor, weights: Tensor, source: Tensor) -> Tensor:
-    """(N, pixels, M) → (N, size, M): each new row is the sum of the rows `source` of `taps`, times
-    its weights.
+def filter_on_their_side(
+    images: Tensor, down: Tensor, across: Tensor, rows: Tensor, columns: Tensor
+) -> Tensor:
+    """Apply `crop_filters`: (N, C, H, W) → float32 (N, C, size, size) in [0, 1], transposed.
+
+    The results lie on their side, x before y, as the second of the two passes leaves them. What
+    follows may not care; `.mT` sets them upright.
+
+    Args:
+        images: uint8, uint16 or float in [0, 1]; fastest with channels last in memory.
+        down, across: (N, size, taps) weights.
+        rows, columns: (N, size, taps) numbers of the source pixels.
     """
-    n, pixels, _ = rows.shape
-    source = source + torch.arange(
-        0, n * pixels, pixels, device=rows.device, dtype=source.dtype
-    ).view(-1, 1, 1)
-    bags, weights = (
-        source.flatten(0, 1),
-        weights.flatten(0, 1),
-    )  # an embedding bag is just that sum, and a fast one
+    n, c, h, w = images.shape
+    if images.dtype == torch.uint8:  # 255 is divided out of the weights, which are fewer
+        x, down = images.float(), down / 255
+    else:
+        x = to_unit(images)
+    # in memory, channels_last images are rows of whole pixels: nothing is copied to get at them
+    x = x.permute(0, 2, 3, 1).reshape(n, h, w * c)
+    x = _transposed(_weighted_rows(x, down, rows)).view(n, w * c, -1)
+    # from here on channels come before x, so that each is a plane by itself
+    channels = torch.arange(c, device=x.device, dtype=columns.dtype).view(-1, 1, 1)
+    columns = (c * columns[:, None] + channels).flatten(1, 2)
+    across = across[:, None].expand(-1, c, -1, -1).flatten(1, 2)
+    return _weighted_rows(x, across, columns).unflatten(1, (c, -1))
+
+
+def _weighted_rows(x: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
+    """(N, R, M) → (N, size, M): each new row is the sum of the old `rows` times their `weights`."""
+    n, count, _ = x.shape
+    first = torch.arange(0, n * count, count, device=x.device, dtype=rows.dtype).view(-1, 1, 1)
+    # an embedding bag is just that sum, and a fast one
     return F.embedding_bag(
-        bags, rows.flatten(0, 1), per_sample_weights=weights, mode="sum"
+        (rows + first).flatten(0, 1),
+        x.flatten(0, 1),
+        per_sample_weights=weights.flatten(0, 1),
+        mode="sum",
     ).unflatten(0, (n, -1))
+
+
+def _transposed(x: Tensor) -> Tensor:
+    """(N, rows, columns) → (N, columns, rows), contiguous.
+
+    A channel shuffle is a transposition too, and on a CPU more than twice as fast.
+    """
+    if x.device.type != "cpu":
+        return x.mT.contiguous()
+    n, rows, columns = x.shape
+    shuffled = F.channel_shuffle(x.view(1, n, 1, rows * columns).permute(0, 3, 1, 2), rows)
+    return shuffled.permute(0, 2, 3, 1).view(n, columns, rows)
 
 
 def resized_crop(
@@ -98,51 +128,22 @@ def resized_crop(
     height: Tensor,
     width: Tensor,
     size: int,
-    hflip: Tensor | None = None,
-    vflip: Tensor | None = None,
+    flips: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Crop each image to its own box (pixels, (N,) each), resize to size × size, flip, all in one
-    pass over each axis.
+    """Crop each image to its own box, resize it to size × size, flip it.
 
-    Bilinear with antialiasing, as torchvision's `resized_crop(..., antialias=True)`: weights stop
-    at the box.
+    Args:
+        top, left, height, width: (N,) pixels.
+        flips: (N,) upside down and (N,) left to right; None flips nothing.
+
+    Returns:
+        (N, C, size, size) float32 in [0, 1], as torchvision's `resized_crop(..., antialias=True)`.
     """
-    flips = [
-        torch.zeros_like(top, dtype=torch.bool) if flip is None else flip for flip in (vflip, hflip)
-    ]
-    boxes = (torch.stack(each) for each in ([top, left], [height, width], flips))
-    weights, source = taps(*boxes, images.shape[2:], size)
-    return resampled(images, *weights, *source).mT.contiguous()
-
-
-def resampled(
-    images: Tensor, down: Tensor, across: Tensor, rows: Tensor, columns: Tensor
-) -> Tensor:
-    """(N, C, H, W) → (N, C, size, size) *on their side*: x before y, as the second of the two
-    passes leaves them.
-    """
-    n, c, h, w = images.shape
-    full = (
-        255 if images.dtype == torch.uint8 else 1
-    )  # divided out in the weights: one pass over the pixels less
-    # channels_last images are rows of whole pixels in memory, and nothing is copied to get at them
-    x = (images.float() if full > 1 else to_unit(images)).permute(0, 2, 3, 1).reshape(n, h, w * c)
-    x = _transposed(_resample(x, down / full, rows)).view(n, w * c, -1)
-    # channels before x from here on, so that each is a plane by itself
-    channels = torch.arange(c, device=x.device, dtype=columns.dtype).view(-1, 1, 1)
-    columns, across = c * columns[:, None] + channels, across[:, None].expand(-1, c, -1, -1)
-    return _resample(x, across.flatten(1, 2), columns.flatten(1, 2)).unflatten(1, (c, -1))
-
-
-def _transposed(x: Tensor) -> Tensor:
-    """(N, rows, columns) → (N, columns, rows). A channel shuffle is one too, and on a CPU more than
-    twice as fast.
-    """
-    if x.device.type != "cpu":
-        return x.mT.contiguous()
-    n, rows, columns = x.shape
-    shuffled = F.channel_shuffle(x.view(1, n, 1, rows * columns).permute(0, 3, 1, 2), rows)
-    return shuffled.permute(0, 2, 3, 1).view(n, columns, rows)
+    never = torch.zeros_like(top, dtype=torch.bool)
+    corner, extent = torch.stack([top, left]), torch.stack([height, width])
+    flip = torch.stack(flips or (never, never))
+    weights, source = crop_filters(corner, extent, flip, images.shape[2:], size)
+    return filter_on_their_side(images, *weights, *source).mT.contiguous()
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -150,24 +151,35 @@ def resize(images: Tensor, size: int) -> Tensor:
     n, _, h, w = images.shape
     if (h, w) == (size, size):
         return images
-    zero, height, width = (torch.full((n,), v, device=images.device) for v in (0, h, w))
+    zero, height, width = (torch.full((n,), pixels, device=images.device) for pixels in (0, h, w))
     return resized_crop(images, zero, zero, height, width, size)
 
 
 def rot90(images: Tensor, quarter_turns: Tensor) -> Tensor:
-    """Rotate each square image counter-clockwise by its own number of quarter turns, (N,) in
-    0…3.
-    """
+    """Turn each square image counter-clockwise by its own number of quarter turns, (N,) in 0…3."""
     k = quarter_turns.view(-1, 1, 1, 1)
     images = torch.where(k >= 2, images.flip(2, 3), images)
     return torch.where(k % 2 == 1, images.mT.flip(2), images)
 
 
+def random_dihedral(images: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the eight flips and quarter turns for each square image of a batch (N, C, H, H).
+
+    The ground has no up and no left, so a label must not depend on them.
+    """
+    drawn = torch.rand(len(images), 2, generator=generator, device=generator.device)
+    flip, turns = to_device(drawn, images.device).unbind(1)
+    images = torch.where((flip < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
+    return rot90(images, (4 * turns).long())
+
+
 def random_boxes(
     uniform: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Crop boxes as torchvision's RandomResizedCrop draws them: ten attempts, then the largest
-    central crop.
+    """Crop boxes as torchvision's RandomResizedCrop draws them.
+
+    Ten attempts are drawn for each image and the first that fits is taken; where none does, it is
+    the largest central crop within the aspect ratios.
 
     Args:
         uniform: (N, 22) numbers in [0, 1): ten areas, ten aspect ratios, one row and one column.
@@ -179,19 +191,15 @@ def random_boxes(
         top, left, height, width in whole pixels, (N,) each.
     """
     area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform[:, :10])
-    log_ratio = [math.log(r) for r in ratio]
-    aspect = torch.exp(log_ratio[0] + (log_ratio[1] - log_ratio[0]) * uniform[:, 10:20])
+    low, high = (math.log(r) for r in ratio)
+    aspect = torch.exp(low + (high - low) * uniform[:, 10:20])
     w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
-    first = fits.int().argmax(1, keepdim=True)  # the first attempt that fits
-    aspect_all = min(max(width / height, ratio[0]), ratio[1])
-    fallback_w, fallback_h = (
-        min(width, round(height * aspect_all)),
-        min(height, round(width / aspect_all)),
-    )
-    any_fits = fits.any(1)
-    w = w.gather(1, first)[:, 0].where(any_fits, fallback_w)
-    h = h.gather(1, first)[:, 0].where(any_fits, fallback_h)
-    top = (uniform[:, 20] * (height - h + 1)).floor().where(any_fits, (height - fallback_h) // 2)
-    left = (uniform[:, 21] * (width - w + 1)).floor().where(any_fits, (width - fallback_w) // 2)
+    first, any_fits = fits.int().argmax(1, keepdim=True), fits.any(1)
+    nearest = min(max(width / height, ratio[0]), ratio[1])
+    central_w, central_h = min(width, round(height * nearest)), min(height, round(width / nearest))
+    w = w.gather(1, first)[:, 0].where(any_fits, central_w)
+    h = h.gather(1, first)[:, 0].where(any_fits, central_h)
+    top = (uniform[:, 20] * (height - h + 1)).floor().where(any_fits, (height - central_h) // 2)
+    left = (uniform[:, 21] * (width - w + 1)).floor().where(any_fits, (width - central_w) // 2)
     return top, left, h, w

@@ -1,35 +1,28 @@
-"""Encoders (image → feature vector), the two heads put on them, and the stages that unfreezing
-opens.
-"""
+"""Encoders (image → feature vector), their heads, and the stages that unfreezing opens."""
 
 import itertools
 
 import torch
 from torch import Tensor, nn
 
-# what `timm.create_model` calls the same network, with the same keys
+# what `timm.create_model` calls the same networks
 TIMM_NAMES = {"resnet50": "resnet50", "vit_b_16": "vit_base_patch16_224"}
 ENCODERS = ("custom_cnn", *TIMM_NAMES)
 
 
 class CustomCNN(nn.Module):
-    """Three stages of (3×3 convolution, batch norm, ReLU) × 2, max-pool 2, Dropout2d; widths
-    64-128-256.
+    """Three stages of (3 × 3 convolution, batch norm, ReLU) twice, max-pool 2, Dropout2d.
 
-    Global average pooling makes 256 features; 1.15 M parameters.
+    Their widths are 64, 128 and 256; global average pooling makes 256 features. 1.15 M parameters.
     """
 
     feature_dim = 256
 
     def __init__(self, in_channels: int = 3, image_size: int = 64, dropout: float = 0.1) -> None:
         super().__init__()
-        self.image_size = (
-            image_size  # what evaluation resizes to; the network itself takes any size
-        )
-        widths = [in_channels, 64, 128, 256]
-        self.stages = nn.ModuleList(
-            _cnn_stage(*pair, dropout) for pair in itertools.pairwise(widths)
-        )
+        self.image_size = image_size  # what evaluation resizes to; the network takes any size
+        widths = itertools.pairwise((in_channels, 64, 128, 256))
+        self.stages = nn.ModuleList(_cnn_stage(*pair, dropout) for pair in widths)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     def layers(self) -> list[nn.Module]:
@@ -96,16 +89,12 @@ def build_encoder(
         )
     if name == "custom_cnn":
         return CustomCNN(in_channels, image_size, dropout)
-    from src.encoders import (
-        # not above: importing timm takes as long as everything else together
-        timm_based as timm_encoders,
-    )
+    from src.encoders import timm_based  # importing timm takes as long as all the rest
 
-    encoder = timm_encoders.ENCODERS[name](in_channels, image_size, dropout)
+    encoder = timm_based.ENCODERS[name](in_channels, image_size, dropout)
     if imagenet:
-        encoder.load_state_dict(
-            timm_encoders.imagenet_state(TIMM_NAMES[name], in_channels, image_size), strict=True
-        )
+        weights = timm_based.imagenet_state(TIMM_NAMES[name], in_channels, image_size)
+        encoder.load_state_dict(weights, strict=True)
     return encoder
 
 
@@ -117,16 +106,16 @@ class Head(nn.Sequential):
     """
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, D) features of any float dtype → what the layers make of them in float32."""
         with torch.autocast(features.device.type, enabled=False):
             return super().forward(features.float())
 
 
 def projection_head(feature_dim: int, widths: tuple[int, ...] = (512, 512, 128)) -> Head:
-    """The head that the contrastive loss sees and that is thrown away after pretraining (SimCLR
-    §4.2).
+    """The head that the contrastive loss sees, thrown away after pretraining (SimCLR §4.2).
 
     Batch norm after every layer, as in the authors' code: without it the first hundreds of steps
-    learn little.
+    learn little. No ReLU behind the last one.
     """
     layers: list[nn.Module] = []
     for width_in, width in itertools.pairwise((feature_dim, *widths)):
@@ -135,7 +124,7 @@ def projection_head(feature_dim: int, widths: tuple[int, ...] = (512, 512, 128))
 
 
 def classification_head(feature_dim: int, num_classes: int, dropout: float) -> Head:
-    """features → 512 → 256 → classes, with ReLU and dropout between."""
+    """The head of a classifier: features → 512 → 256 → classes, ReLU and dropout between."""
     layers: list[nn.Module] = []
     for width_in, width in itertools.pairwise((feature_dim, 512, 256)):
         layers += [nn.Linear(width_in, width), nn.ReLU(), nn.Dropout(dropout)]
@@ -143,7 +132,7 @@ def classification_head(feature_dim: int, num_classes: int, dropout: float) -> H
 
 
 class Classifier(nn.Module):
-    """Encoder and classification head: features → 512 → 256 → classes, ReLU, dropout.
+    """Encoder and classification head.
 
     `.stages` is the encoder's list with the head appended: unfreezing opens it from the back.
     """
@@ -155,12 +144,11 @@ class Classifier(nn.Module):
 
     @property
     def stages(self) -> list[nn.Module]:
+        """The encoder's stages, and the head as the last."""
         return [*self.encoder.stages, self.head]
 
     def layers(self) -> list[nn.Module]:
-        """What `forward` applies, in order: MC Dropout runs everything before the first dropout
-        only once.
-        """
+        """What `forward` applies, in order: what MC Dropout cuts at the first dropout."""
         return [*self.encoder.layers(), self.head]
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,6 +1,4 @@
-"""ResNet-50 and ViT-B/16 as timm has them, with the stages and layers that unfreezing and MC
-Dropout ask for.
-"""
+"""ResNet-50 and ViT-B/16 as timm has them, with stages to unfreeze and layers for MC Dropout."""
 
 import timm
 import torch
@@ -10,25 +8,23 @@ from torch import Tensor, nn
 
 
 class ResNet50(ResNet):
-    """ResNet-50 (He et al. 2016, arXiv 1512.03385) as timm has it, key for key: 2048 features, 23.5
-    M parameters.
+    """ResNet-50 (He et al. 2016, arXiv 1512.03385) as timm has it, key for key.
 
-    Dropout falls on the pooled features only, so MC Dropout runs the whole trunk once.
+    2048 features, 23.5 M parameters. Dropout falls on the pooled features only, so MC Dropout runs
+    the whole trunk once.
     """
 
     feature_dim = 2048
 
     def __init__(self, in_channels: int = 3, image_size: int = 64, dropout: float = 0.1) -> None:
         super().__init__(Bottleneck, (3, 4, 6, 3), num_classes=0, in_chans=in_channels)
-        self.image_size = (
-            image_size  # what evaluation resizes to; the network itself takes any size
-        )
-        self.dropout = nn.Dropout(
-            dropout
-        )  # timm's own drop_rate is a bare function, which MC Dropout can't see
+        self.image_size = image_size  # what evaluation resizes to; the network takes any size
+        # timm's own drop_rate is a bare function, which MC Dropout can't see
+        self.dropout = nn.Dropout(dropout)
 
     @property
     def stages(self) -> list[nn.Module]:
+        """The stem and the four residual stages."""
         stem = nn.Sequential(self.conv1, self.bn1, self.act1, self.maxpool)
         return [stem, self.layer1, self.layer2, self.layer3, self.layer4]
 
@@ -42,12 +38,11 @@ class ResNet50(ResNet):
 
 
 class ViTB16(VisionTransformer):
-    """ViT-B/16 (Dosovitskiy et al. 2021, arXiv 2010.11929) as timm has it, key for key: 768
-    features, 85.8 M weights.
+    """ViT-B/16 (Dosovitskiy et al. 2021, arXiv 2010.11929) as timm has it, key for key.
 
-    The feature is the class token. At 64 pixels there are 4 × 4 patches, at 224 there are 14 × 14:
-    the position embeddings, and so the checkpoints, belong to one image size. Dropout falls on the
-    feature only, as in `ResNet50`.
+    768 features, those of the class token; 85.8 M parameters. At 64 pixels there are 4 × 4 patches,
+    at 224 there are 14 × 14: the position embeddings, and so the checkpoints, belong to one image
+    size. Dropout falls on the feature only, as in `ResNet50`.
     """
 
     feature_dim = 768
@@ -79,28 +74,24 @@ class ViTB16(VisionTransformer):
 
 
 class _Embedding(nn.Module):
-    """The part of a ViT before its blocks, as one stage: timm keeps its parameters on the network
-    itself.
-    """
+    """The part of a ViT before its blocks as one stage; timm keeps its weights on the network."""
 
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
-        self.patch_embed, self.cls_token, self.pos_embed = (
-            vit.patch_embed,
-            vit.cls_token,
-            vit.pos_embed,
-        )
+        self.patch_embed = vit.patch_embed
+        self.cls_token = vit.cls_token
+        self.pos_embed = vit.pos_embed
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) → (N, 1 + patches, 768) tokens with their positions."""
         patches = self.patch_embed(images)
-        return (
-            torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
-            + self.pos_embed
-        )
+        class_token = self.cls_token.expand(len(patches), -1, -1)
+        return torch.cat([class_token, patches], dim=1) + self.pos_embed
 
 
 class _ClassToken(nn.Module):
+    """(N, tokens, 768) → (N, 768)."""
+
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens[:, 0]
 

@@ -1,10 +1,10 @@
-"""The pictures of training, of feature spaces and of detection. Each function draws and returns one
-figure.
+"""The pictures of training, of feature spaces and of detection.
 
-Those of maps and of the audit live with `src.map` and `audit`.
+Each function draws and returns one figure; `show` saves it and shows it in a notebook. The pictures
+of maps and of the audit live with `src.map` and `audit`.
 """
 
-from src.figures.canvas import samples, save
+from src.figures.canvas import samples, save, show
 from src.figures.detection import (
     SCORE_NAMES,
     extremes,
@@ -43,6 +43,7 @@ __all__ = [
     "score_heatmap",
     "score_histograms",
     "separation_captions",
+    "show",
     "umap_grid",
     "umap_panels",
     "view_pairs",

@@ -5,9 +5,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from src.data.bands import as_rgb
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def save(figure: Figure, path: str | Path, coordinates: pd.DataFrame | None = None) -> Path:
@@ -20,9 +23,27 @@ def save(figure: Figure, path: str | Path, coordinates: pd.DataFrame | None = No
     return path
 
 
-def _axes(
+def show(figure: Figure, path: str | Path, coordinates: pd.DataFrame | None = None) -> Figure:
+    """`save` a figure, print where, and return it: as the last line of a cell it is displayed.
+
+    The path is printed from the current folder or from the repository, where it lies in one.
+    """
+    saved = save(figure, path, coordinates).absolute()
+    folders = [folder for folder in (Path.cwd(), REPOSITORY) if saved.is_relative_to(folder)]
+    print(saved.relative_to(folders[0]) if folders else saved)
+    return figure
+
+
+def axes_grid(
     rows: int, columns: int, width: float, height: float, title: str = "", **options
 ) -> tuple[Figure, np.ndarray]:
+    """An empty figure and its (rows, columns) axes.
+
+    Args:
+        width, height: of each of the axes, inches.
+        title: over the whole figure.
+        options: of `matplotlib.pyplot.subplots`.
+    """
     size = (columns * width, rows * height)
     figure, axes = plt.subplots(
         rows, columns, figsize=size, layout="constrained", squeeze=False, **options
@@ -33,12 +54,22 @@ def _axes(
     return figure, axes
 
 
+def write_in_cells(axis: Axes, texts: list[list[str]], bright: np.ndarray, fontsize: float) -> None:
+    """Write a text in each cell of a drawn matrix: black where a cell is `bright`, else white."""
+    for row, column in np.ndindex(bright.shape):
+        color = "k" if bright[row, column] else "w"
+        text = texts[row][column]
+        axis.text(column, row, text, ha="center", va="center", fontsize=fontsize, color=color)
+
+
 def samples(images: np.ndarray, titles: list[str], columns: int = 10) -> Figure:
-    """A contact sheet of (n, H, W, 3) uint8 images, or of (n, H, W, 12) reflectances, shown as
-    RGB.
+    """A contact sheet with a title over each image.
+
+    Args:
+        images: (n, H, W, 3) uint8, or (n, H, W, 12) reflectances, which are shown as RGB.
     """
     rows = -(-len(images) // columns)
-    figure, axes = _axes(rows, columns, 1.15, 1.35)
+    figure, axes = axes_grid(rows, columns, 1.15, 1.35)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, as_rgb(images), titles, strict=False):

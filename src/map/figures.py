@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from src.data.bands import ALL_BANDS, RGB, as_rgb
-from src.figures.canvas import _axes
+from src.figures.canvas import axes_grid
 from src.figures.detection import SCORE_NAMES
 from src.map.rasters import NO_CLASS
 from src.map.scene import Scene, SceneOptions, open_scene
@@ -122,7 +122,7 @@ def _raster(out: str | Path, name: str, picture: np.ndarray) -> np.ma.MaskedArra
 
 def _panels(count: int, shape: tuple[int, int]) -> tuple[Figure, np.ndarray]:
     height, width = 3.6 * shape[0] / max(shape), 3.6 * shape[1] / max(shape)
-    figure, axes = _axes(1, count, width + 0.35, height + 1.0)
+    figure, axes = axes_grid(1, count, width + 0.35, height + 1.0)
     for axis in axes[0]:
         axis.set(xticks=[], yticks=[])
     return figure, axes[0]

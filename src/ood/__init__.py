@@ -6,9 +6,11 @@ bootstrap resamples.
 """
 
 from src.ood.confidence import accuracy_rejection, calibration, ece, fit_temperature, reliability
-from src.ood.detectors import DETECTORS, Train, detector_table, entropy, mahalanobis, odin, scores
+from src.ood.detectors import DETECTORS, detector_table, scores
 from src.ood.evaluation import Evaluation, compare, evaluate, metrics
+from src.ood.feature_detectors import Train, mahalanobis
 from src.ood.outputs import mc_dropout, penultimate, pixel_statistics
+from src.ood.prediction_detectors import entropy, odin
 from src.ood.settings import (
     SHIFTS,
     HeldOut,

@@ -1,13 +1,9 @@
-"""Is the confidence true? Calibration error, temperature, and accuracy among the images that are
-kept.
-"""
+"""Is the confidence true? Calibration error, temperature, and accuracy among the images kept."""
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-
-# --- is the confidence true? ---
 
 
 def reliability(
@@ -31,11 +27,9 @@ def reliability(
         )
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ValueError("confidences must lie in [0, 1]")
-    place = (
-        np.searchsorted(np.sort(confidence), confidence) / len(confidence)
-        if equal_mass
-        else confidence
-    )
+    place = confidence
+    if equal_mass:  # the share of images that are less confident
+        place = np.searchsorted(np.sort(confidence), confidence) / len(confidence)
     number = np.minimum((place * bins).astype(int), bins - 1)
     frame = pd.DataFrame({"confidence": confidence, "accuracy": correct, "count": 1.0})
     return frame.groupby(number).agg({"confidence": "mean", "accuracy": "mean", "count": "sum"})
@@ -44,20 +38,22 @@ def reliability(
 def ece(
     confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = 15, equal_mass: bool = False
 ) -> float:
-    """Expected calibration error (Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599), in [0,
-    1].
+    """Expected calibration error in [0, 1] (Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599).
+
+    Arguments and errors are those of `reliability`.
     """
     table = reliability(confidence_N, correct_N, bins, equal_mass)
-    return float(
-        np.average((table["confidence"] - table["accuracy"]).abs(), weights=table["count"])
-    )
+    gap = (table["confidence"] - table["accuracy"]).abs()
+    return float(np.average(gap, weights=table["count"]))
 
 
 def calibration(
     logits_N_C: np.ndarray, labels_N: np.ndarray, temperature: float = 1.0, bins: int = 15
 ) -> pd.Series:
-    """Of softmax(logits / temperature): accuracy, NLL in nats, Brier score (sum over classes, in
-    [0, 2]), both ECEs.
+    """How true the probabilities softmax(logits / temperature) are.
+
+    Returns:
+        accuracy; nll in nats; brier (summed over classes, in [0, 2]); ece and ece_equal_mass.
     """
     log_probs = log_softmax(np.asarray(logits_N_C, np.float64) / temperature, axis=1)
     probs, truth = np.exp(log_probs), np.eye(log_probs.shape[1])[labels_N]
@@ -74,8 +70,9 @@ def calibration(
 
 
 def fit_temperature(val_logits_N_C: np.ndarray, val_labels_N: np.ndarray) -> float:
-    """The temperature with the lowest NLL on val (Guo et al. 2017, arXiv 1706.04599): above 1 the
-    network was too sure.
+    """The temperature with the lowest NLL on val (Guo et al. 2017, arXiv 1706.04599).
+
+    Above 1 the network was too sure.
 
     Raises:
         ValueError: no minimum in 0.05 … 20, as when every image of val is classified right with
@@ -86,33 +83,34 @@ def fit_temperature(val_logits_N_C: np.ndarray, val_labels_N: np.ndarray) -> flo
         return calibration(val_logits_N_C, val_labels_N, np.exp(log_temperature))["nll"]
 
     low, high = np.log([0.05, 20])
-    found = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x
-    if not nll(found) < min(nll(low), nll(high)):
+    best = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x
+    if not nll(best) < min(nll(low), nll(high)):
         raise ValueError(
             f"no temperature in 0.05 … 20 fits these {len(val_labels_N)} images: use more, or"
             " harder ones"
         )
-    return float(np.exp(found))
+    return float(np.exp(best))
 
 
 def accuracy_rejection(uncertainty_N: np.ndarray, correct_N: np.ndarray) -> pd.DataFrame:
-    """Accuracy among the images kept when the most uncertain are rejected: columns kept (share,
-    rising) and accuracy.
+    """Accuracy among the images kept when the most uncertain are rejected.
 
-    Images of equal uncertainty are kept or rejected together.
+    Returns:
+        Columns kept (share, rising) and accuracy. Images of equal uncertainty are kept or rejected
+        together.
+
+    Raises:
+        ValueError: no images, lengths that differ, or an uncertainty that is not finite.
     """
     uncertainty, correct = np.asarray(uncertainty_N, np.float64), np.asarray(correct_N, np.float64)
-    if (
-        uncertainty.shape != correct.shape
-        or len(correct) == 0
-        or not np.isfinite(uncertainty).all()
-    ):
+    fits = uncertainty.shape == correct.shape and len(correct) > 0
+    if not fits or not np.isfinite(uncertainty).all():
         raise ValueError(
             f"expected finite uncertainties and as many answers, got {uncertainty.shape},"
             f" {correct.shape}"
         )
     order = np.argsort(uncertainty, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(uncertainty[order])), len(order) - 1)
-    return pd.DataFrame(
-        {"kept": (last + 1) / len(order), "accuracy": np.cumsum(correct[order])[last] / (last + 1)}
-    )
+    last_of_ties = np.append(np.flatnonzero(np.diff(uncertainty[order])), len(order) - 1)
+    kept = last_of_ties + 1
+    right = np.cumsum(correct[order])[last_of_ties]
+    return pd.DataFrame({"kept": kept / len(order), "accuracy": right / kept})

@@ -1,5 +1,4 @@
-"""How well a score tells out-of-distribution (label 1) from in-distribution (label 0), and how true
-the confidence is.
+"""How well scores tell out-of-distribution images (label 1) from in-distribution ones (label 0).
 
 Everything in float64; ties in a score are one threshold.
 """
@@ -11,82 +10,23 @@ import numpy as np
 import pandas as pd
 
 from src.encoders import Classifier
-from src.ood.detectors import Train, mahalanobis, odin, scores
+from src.ood.detectors import scores
+from src.ood.feature_detectors import Train, pixel_mahalanobis
 from src.ood.outputs import last_layer, mc_dropout, penultimate, pixel_statistics
+from src.ood.prediction_detectors import odin
 from src.runs.runtime import Runtime, pick
 
-
-def _rates(
-    scores_: np.ndarray, is_ood: np.ndarray, weights_B_N: np.ndarray
-) -> dict[str, np.ndarray]:
-    """AUROC, AUPR and FPR for B weightings of the N scores at once: B bootstrap samples in one
-    sweep.
-    """
-    order = np.argsort(-scores_, kind="stable")
-    last_of_ties = np.append(np.flatnonzero(np.diff(scores_[order])), len(order) - 1)
-    w, ood = weights_B_N[:, order], is_ood[order]
-    tp, fp = (np.cumsum(w * side, axis=1)[:, last_of_ties] for side in (ood, ~ood))
-    zero, P, N = np.zeros((len(w), 1)), tp[:, -1:], fp[:, -1:]
-    tpr, fpr = np.hstack([zero, tp / P]), np.hstack([zero, fp / N])
-    # the in-distribution side is swept from the other end: positives are the low scores
-    tp_in, fp_in = np.hstack([N - fp[:, -2::-1], N]), np.hstack([P - tp[:, -2::-1], P])
-    return {
-        "auroc": np.trapezoid(tpr, fpr, axis=1),
-        "aupr_out": _average_precision(tp, fp),
-        "aupr_in": _average_precision(tp_in, fp_in),
-        "fpr95": np.take_along_axis(fpr, np.argmax(tpr >= 0.95 - 1e-12, axis=1)[:, None], axis=1)[
-            :, 0
-        ],
-    }
-
-
-def _average_precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
-    recall_steps = np.diff(tp, axis=1, prepend=0) / tp[:, -1:]
-    found = tp + fp
-    return (recall_steps * np.divide(tp, found, out=np.zeros_like(tp), where=found > 0)).sum(1)
-
-
-def _resample(n_id: int, n_ood: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Resampling each set with replacement = weighting its members by multinomial counts: (count,
-    n_id + n_ood).
-    """
-    return np.hstack(
-        [rng.multinomial(n, np.full(n, 1 / n), size=count) for n in (n_id, n_ood)]
-    ).astype(np.float64)
-
-
-def _bootstrap(
-    id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int, seed: int
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Metrics of one score, and of it on B resamples, which depend on the two sizes and the seed
-    alone: for every score the same images are drawn, so that differences between scores are
-    paired."""
-    if bootstrap < 1:
-        raise ValueError(f"bootstrap must be at least 1, got {bootstrap}")
-    id_scores, ood_scores = (np.asarray(s, np.float64).ravel() for s in (id_scores, ood_scores))
-    if len(id_scores) == 0 or len(ood_scores) == 0:
-        raise ValueError(
-            f"need scores of both sets, got {len(id_scores)} ID and {len(ood_scores)} OOD"
-        )
-    values = np.concatenate([id_scores, ood_scores])
-    if not np.isfinite(values).all():
-        raise ValueError(f"{(~np.isfinite(values)).sum()} scores are NaN or infinite")
-    is_ood = np.arange(len(values)) >= len(id_scores)
-    rng = np.random.default_rng(seed)
-    point = {
-        name: rate[0] for name, rate in _rates(values, is_ood, np.ones((1, len(values)))).items()
-    }
-    blocks = [
-        _rates(values, is_ood, _resample(len(id_scores), len(ood_scores), count, rng))
-        for count in np.diff([*range(0, bootstrap, 100), bootstrap])
-    ]  # in blocks: N × bootstrap can outgrow memory
-    return point, {name: np.concatenate([block[name] for block in blocks]) for name in point}
+# --- metrics of one score, with intervals ---
 
 
 def metrics(
     id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """How well one score tells the two sets apart.
+
+    Args:
+        id_scores, ood_scores: one number an image, higher = more out-of-distribution.
+        bootstrap: resamples.
 
     Returns:
         A table with columns value, low, high (95 % percentile bootstrap, both sets resampled) and
@@ -98,10 +38,7 @@ def metrics(
         ValueError: a set is empty, a score is not finite, or bootstrap < 1.
     """
     point, resampled = _bootstrap(id_scores, ood_scores, bootstrap, seed)
-    rows = {
-        name: [value, *np.quantile(resampled[name], [0.025, 0.975])]
-        for name, value in point.items()
-    }
+    rows = {name: [value, *_interval(resampled[name])] for name, value in point.items()}
     prevalence = len(ood_scores) / (len(id_scores) + len(ood_scores))
     rows["prevalence"] = [prevalence] * 3  # every resample keeps the two sizes
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
@@ -114,39 +51,116 @@ def compare(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Does one score beat another? Differences of a metric between every two columns, on the same
-    resamples.
+    """Does one score beat another? Differences of a metric on the same resamples.
+
+    Args:
+        id_scores, ood_scores: one row an image, one column a score.
+        metric: a row of `metrics`.
 
     Returns:
-        Rows (a, b), a having the higher value; columns value (a − b), low, high (95 %). The two
-        differ where 0 is outside the interval.
+        One row for every two columns (a, b), a having the higher value; columns value (a − b), low,
+        high (95 %). The two differ where 0 is outside the interval.
     """
-    runs = {
-        name: _bootstrap(id_scores[name], ood_scores[name], bootstrap, seed) for name in id_scores
-    }
-    ranked = sorted(runs, key=lambda name: -runs[name][0][metric])
+    point, resampled = {}, {}
+    for name in id_scores:
+        of_score = _bootstrap(id_scores[name], ood_scores[name], bootstrap, seed)
+        point[name], resampled[name] = (values[metric] for values in of_score)
     rows = {
-        (a, b): [
-            runs[a][0][metric] - runs[b][0][metric],
-            *np.quantile(runs[a][1][metric] - runs[b][1][metric], [0.025, 0.975]),
-        ]
-        for a, b in itertools.combinations(ranked, 2)
+        (a, b): [point[a] - point[b], *_interval(resampled[a] - resampled[b])]
+        for a, b in itertools.combinations(sorted(point, key=lambda name: -point[name]), 2)
     }
     index = pd.MultiIndex.from_tuples(rows, names=["a", "b"])
     return pd.DataFrame(list(rows.values()), index=index, columns=["value", "low", "high"])
 
 
+def _interval(resampled_B: np.ndarray) -> np.ndarray:
+    return np.quantile(resampled_B, [0.025, 0.975])
+
+
+def _bootstrap(
+    id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int, seed: int
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Metrics of one score, and of it on B resamples.
+
+    The resamples depend on the two sizes and the seed alone: the same images are drawn for every
+    score, so that differences between scores are paired.
+    """
+    if bootstrap < 1:
+        raise ValueError(f"bootstrap must be at least 1, got {bootstrap}")
+    id_scores, ood_scores = (np.asarray(s, np.float64).ravel() for s in (id_scores, ood_scores))
+    n_id, n_ood = len(id_scores), len(ood_scores)
+    if n_id == 0 or n_ood == 0:
+        raise ValueError(f"need scores of both sets, got {n_id} ID and {n_ood} OOD")
+    values = np.concatenate([id_scores, ood_scores])
+    if not np.isfinite(values).all():
+        raise ValueError(f"{(~np.isfinite(values)).sum()} scores are NaN or infinite")
+    is_ood = np.arange(n_id + n_ood) >= n_id
+    point = _rates(values, is_ood, np.ones((1, n_id + n_ood)))
+    rng = np.random.default_rng(seed)
+    blocks = []
+    for count in np.diff([*range(0, bootstrap, 100), bootstrap]):  # N × B can outgrow memory
+        blocks.append(_rates(values, is_ood, _resample(n_id, n_ood, count, rng)))
+    resampled = {name: np.concatenate([block[name] for block in blocks]) for name in point}
+    return {name: rate[0] for name, rate in point.items()}, resampled
+
+
+def _resample(n_id: int, n_ood: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Weights (count, n_id + n_ood): how often each image is drawn, with replacement, in its set.
+
+    Drawing n of n images is weighting them by multinomial counts.
+    """
+    weights = [rng.multinomial(n, np.full(n, 1 / n), size=count) for n in (n_id, n_ood)]
+    return np.hstack(weights).astype(np.float64)
+
+
+def _rates(
+    scores_N: np.ndarray, is_ood_N: np.ndarray, weights_B_N: np.ndarray
+) -> dict[str, np.ndarray]:
+    """AUROC, AUPR and FPR, (B,) each, for B weightings of the N scores in one sweep.
+
+    The threshold falls from the highest score to the lowest: one step for each distinct score.
+    """
+    order = np.argsort(-scores_N, kind="stable")
+    last_of_ties = np.append(np.flatnonzero(np.diff(scores_N[order])), len(order) - 1)
+    weights, is_ood = weights_B_N[:, order], is_ood_N[order]
+    tp = np.cumsum(weights * is_ood, axis=1)[:, last_of_ties]
+    fp = np.cumsum(weights * ~is_ood, axis=1)[:, last_of_ties]
+    positives, negatives = tp[:, -1:], fp[:, -1:]
+    origin = np.zeros((len(weights), 1))
+    tpr, fpr = np.hstack([origin, tp / positives]), np.hstack([origin, fp / negatives])
+    # with ID as the positive class the sweep is the same from the other end
+    tp_in = np.hstack([negatives - fp[:, -2::-1], negatives])
+    fp_in = np.hstack([positives - tp[:, -2::-1], positives])
+    first_95 = np.argmax(tpr >= 0.95 - 1e-12, axis=1)
+    return {
+        "auroc": np.trapezoid(tpr, fpr, axis=1),
+        "aupr_out": _average_precision(tp, fp),
+        "aupr_in": _average_precision(tp_in, fp_in),
+        "fpr95": np.take_along_axis(fpr, first_95[:, None], axis=1)[:, 0],
+    }
+
+
+def _average_precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
+    recall_steps = np.diff(tp, axis=1, prepend=0) / tp[:, -1:]
+    flagged = tp + fp
+    precision = np.divide(tp, flagged, out=np.zeros_like(tp), where=flagged > 0)
+    return (recall_steps * precision).sum(1)
+
+
+# --- all detectors of a classifier ---
+
+
 @dataclass(frozen=True)
 class Evaluation:
+    """The scores of a classifier's detectors, and their metrics."""
+
     id_scores: pd.DataFrame  # one row an image, one column a score
-    ood_scores: pd.DataFrame  # the same; rows (set, image) where several sets were asked for
+    ood_scores: pd.DataFrame  # the same; rows (set, image) where several sets were given
     table: pd.DataFrame  # rows (score, metric), or (set, score, metric); columns value, low, high
 
     @property
     def auroc(self) -> pd.DataFrame:
-        """Of several sets: detectors × sets, both in the order they were given, the heat map's
-        numbers.
-        """
+        """Of several sets: detectors × sets, in the order given, the heat map's numbers."""
         area = self.table.xs("auroc", level="metric").reset_index()
         return area.pivot_table("value", "score", "set", sort=False)
 
@@ -161,45 +175,55 @@ def evaluate(
     seed: int = 0,
     train_labels: np.ndarray | None = None,
 ) -> Evaluation:
-    """Every detector of a classifier, and the pixel control, on one set of OOD images or on
-    several, with all metrics.
+    """Every detector of a classifier, and the pixel control, with all metrics.
 
     The training features and the in-distribution side are computed once, whatever the number of
     sets. Nine tenths of the time is the network's: for each image T passes behind the first
     dropout, and about four for ODIN.
 
     Args:
-        train_images, id_images, ood_images: (N, H, W, C) uint8 each, of any size; the same
-            transform for all.
+        train_images, id_images: (N, H, W, C) uint8 each, of any size; the same transform for all.
+        ood_images: one such set, or several by name.
         samples: T of MC Dropout.
         train_labels: of the training images; None leaves out the detectors fitted on features.
     """
     runtime, size = runtime or pick(), model.encoder.image_size
     train = None if train_labels is None else Train.of(model, train_images, train_labels, runtime)
-    weight_C_D, bias_C = last_layer(model)
     train_statistics = pixel_statistics(train_images, size)
 
     def score(images: np.ndarray) -> pd.DataFrame:
-        log_probs_T_N_C = mc_dropout(model, images, samples, runtime=runtime, seed=seed)
-        features_N_D = penultimate(model, images, runtime)
-        logits_N_C = features_N_D @ weight_C_D.T + bias_C
-        table = scores(log_probs_T_N_C, logits_N_C, None if train is None else features_N_D, train)
-        return table.assign(
-            odin=odin(model, images, runtime),
-            pixel_mahalanobis=mahalanobis(train_statistics, pixel_statistics(images, size)),
-        )
+        pixels = pixel_mahalanobis(train_statistics, pixel_statistics(images, size))
+        table = _network_scores(model, images, train, samples, runtime, seed)
+        return table.assign(pixel_mahalanobis=pixels)
 
-    inside = score(id_images)
-    sets = ood_images if isinstance(ood_images, dict) else {"": ood_images}
-    outside = {name: score(images) for name, images in sets.items()}
-    tables = {
-        name: pd.concat(
-            {d: metrics(inside[d], side[d], seed=seed) for d in side}, names=["score", "metric"]
-        )
-        for name, side in outside.items()
-    }
+    id_scores = score(id_images)
     if not isinstance(ood_images, dict):
-        return Evaluation(inside, outside[""], tables[""])
+        ood_scores = score(ood_images)
+        return Evaluation(id_scores, ood_scores, _all_metrics(id_scores, ood_scores, seed))
+    sets = {name: score(images) for name, images in ood_images.items()}
+    tables = {name: _all_metrics(id_scores, ood_scores, seed) for name, ood_scores in sets.items()}
     return Evaluation(
-        inside, pd.concat(outside, names=["set", "image"]), pd.concat(tables, names=["set"])
+        id_scores, pd.concat(sets, names=["set", "image"]), pd.concat(tables, names=["set"])
     )
+
+
+def _network_scores(
+    model: Classifier,
+    images: np.ndarray,
+    train: Train | None,
+    samples: int,
+    runtime: Runtime,
+    seed: int,
+) -> pd.DataFrame:
+    """All detectors but the pixels': those on features where a training split is given."""
+    log_probs_T_N_C = mc_dropout(model, images, samples, runtime=runtime, seed=seed)
+    features_N_D = penultimate(model, images, runtime)
+    weight_C_D, bias_C = last_layer(model)
+    logits_N_C = features_N_D @ weight_C_D.T + bias_C
+    table = scores(log_probs_T_N_C, logits_N_C, None if train is None else features_N_D, train)
+    return table.assign(odin=odin(model, images, runtime))
+
+
+def _all_metrics(id_scores: pd.DataFrame, ood_scores: pd.DataFrame, seed: int) -> pd.DataFrame:
+    tables = {name: metrics(id_scores[name], ood_scores[name], seed=seed) for name in ood_scores}
+    return pd.concat(tables, names=["score", "metric"])

@@ -1,6 +1,4 @@
-"""What a network says of images: MC-Dropout samples, features, its last layer; and what pixels say
-without one.
-"""
+"""What detectors work on: MC-Dropout samples, features, the last layer, and pixel statistics."""
 
 import math
 from collections.abc import Iterator
@@ -18,13 +16,8 @@ from src.runs.runtime import Runtime, pick, seed_of
 
 MASKED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 DROPOUT = (*MASKED, nn.AlphaDropout, nn.FeatureAlphaDropout)
-PASS_ELEMENTS = (
-    2**24
-)  # of the features that MC Dropout copies for passes side by side: 64 MB in float32
-
-
-def _drops(module: nn.Module) -> bool:
-    return any(isinstance(m, DROPOUT) and m.p > 0 for m in module.modules())
+# of the features that MC Dropout copies for passes side by side: 64 MB in float32
+PASS_ELEMENTS = 2**24
 
 
 @torch.inference_mode()
@@ -37,18 +30,17 @@ def mc_dropout(
     batch_size: int = 128,
     seed: int = 0,
 ) -> np.ndarray:
-    """Monte-Carlo dropout (Gal & Ghahramani 2016, arXiv 1506.02142): T stochastic passes over every
-    image.
+    """Monte-Carlo dropout (Gal & Ghahramani 2016, arXiv 1506.02142): T stochastic passes.
 
     Only dropout is stochastic; batch norm keeps its running statistics. Everything before the first
-    dropout layer is the same in every pass, and runs once; the passes behind it run side by side,
-    as one larger batch.
+    dropout layer is the same in every pass and runs once. The passes behind it run side by side, as
+    one larger batch.
 
     Args:
         model: a classifier; its modes are restored afterwards.
         images: (N, H, W, C) uint8, as a PatchStore keeps them, in or out of distribution: resized
             to the model's size by the one transform of evaluation.
-        samples: T, the number of passes.
+        samples: T, the number of passes over each image.
         batch_size: images at a time; the masks drawn for one seed depend on it.
 
     Returns:
@@ -63,30 +55,38 @@ def mc_dropout(
         raise ValueError(
             f"expected at least one sample and one image, got {samples} and {len(images)}"
         )
-    layers = model.layers()
-    first = next((n for n, layer in enumerate(layers) if _drops(layer)), None)
-    if first is None:
-        raise ValueError(
-            "the model has no dropout above 0: MC Dropout would give T times the same answer"
-        )
-    trunk, tail = nn.Sequential(*layers[:first]), nn.Sequential(*layers[first:])
+    trunk, tail = _split_at_the_first_dropout(model)
+    size, device = model.encoder.image_size, runtime.device
     log_probs = []
-    cuda = [runtime.device] if runtime.device.type == "cuda" else []
-    with _dropping(model), runtime.autocast(), torch.random.fork_rng(cuda):
-        torch.manual_seed(seed_of(seed))
+    with _only_dropout_stochastic(model), runtime.autocast(), _seeded(seed, device):
         for start in range(0, len(images), batch_size):
-            shared = trunk(
-                prepare(
-                    images[start : start + batch_size], model.encoder.image_size, runtime.device
-                )
-            )
-            logits_T_n_C = _passes(tail, shared, samples)
+            features = trunk(prepare(images[start : start + batch_size], size, device))
+            logits_T_n_C = _passes(tail, features, samples)
             log_probs.append(logits_T_n_C.cpu().double().log_softmax(-1).numpy())
     return np.concatenate(log_probs, axis=1)
 
 
+def _split_at_the_first_dropout(model: Classifier) -> tuple[nn.Module, nn.Module]:
+    """The layers that are the same in every pass, and those from the first dropout on."""
+    layers = model.layers()
+    for number, layer in enumerate(layers):
+        if any(isinstance(module, DROPOUT) and module.p > 0 for module in layer.modules()):
+            return nn.Sequential(*layers[:number]), nn.Sequential(*layers[number:])
+    raise ValueError(
+        "the model has no dropout above 0: MC Dropout would give T times the same answer"
+    )
+
+
 @contextmanager
-def _dropping(model: nn.Module) -> Iterator[None]:
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Global random numbers from a seed; afterwards they go on as if nothing had been drawn."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed_of(seed))
+        yield
+
+
+@contextmanager
+def _only_dropout_stochastic(model: nn.Module) -> Iterator[None]:
     """Dropout drops, everything else is in eval mode; afterwards the model is as it was."""
     with preserve_mode(model):
         handles = []
@@ -94,7 +94,7 @@ def _dropping(model: nn.Module) -> Iterator[None]:
             module.training = isinstance(module, nn.AlphaDropout | nn.FeatureAlphaDropout)
             if isinstance(module, MASKED) and module.p > 0:
                 handles.append(
-                    module.register_forward_hook(lambda layer, _, x: x * _mask(layer, x))
+                    module.register_forward_hook(lambda layer, _, x: x * dropout_mask(layer, x))
                 )
         try:
             yield
@@ -103,58 +103,61 @@ def _dropping(model: nn.Module) -> Iterator[None]:
                 handle.remove()
 
 
-def _mask(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """0 or 1 / (1 − p) for every value, or for every channel of Dropout1d … 3d, p to the nearest 1
-    / 65,536.
+def dropout_mask(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """A mask for the inputs x (n, …) of a dropout layer: 0 with probability p, else 1 / (1 − p).
 
-    Every number of 64 bits decides four: with torch's own dropout they were a quarter of
-    ResNet-50's time on a CPU.
+    One number for each value, or for each channel of Dropout1d … 3d. Four of 16 bits are cut out of
+    every random number of 64, so p is rounded to the nearest 1/65,536: drawing the masks of torch's
+    own dropout was a quarter of ResNet-50's time on a CPU.
     """
-    shape = x.shape if isinstance(layer, nn.Dropout) else (*x.shape[:2], *[1] * (x.dim() - 2))
+    by_value = isinstance(layer, nn.Dropout)
+    shape = x.shape if by_value else (*x.shape[:2], *[1] * (x.dim() - 2))
     count = math.prod(shape)
-    drawn = torch.randint(-(2**63), 2**63 - 1, (-(-count // 4),), device=x.device).view(
-        torch.int16
-    )[:count]
-    kept = drawn.view(shape) >= round(layer.p * 2**16) - 2**15
+    words = torch.randint(-(2**63), 2**63 - 1, (math.ceil(count / 4),), device=x.device)
+    uniform = words.view(torch.int16)[:count].view(shape)  # in −2¹⁵ … 2¹⁵ − 1
+    kept = uniform >= round(layer.p * 2**16) - 2**15
     return kept.to(x.dtype) / (1 - layer.p)
 
 
-def _passes(tail: nn.Module, shared: torch.Tensor, samples: int) -> torch.Tensor:
-    """(n, …) features → (samples, n, C) logits: as many copies side by side in one batch as fit
-    `PASS_ELEMENTS`.
+def _passes(tail: nn.Module, features: torch.Tensor, samples: int) -> torch.Tensor:
+    """(n, …) features → (samples, n, C) logits.
+
+    As many copies of the features run side by side in one batch as `PASS_ELEMENTS` allows.
     """
-    together = max(1, PASS_ELEMENTS // shared.numel())
-    sizes = [min(together, samples - done) for done in range(0, samples, together)]
-    return torch.cat(
-        [tail(torch.cat([shared] * size)).unflatten(0, (size, len(shared))) for size in sizes]
-    )
+    at_once = max(1, PASS_ELEMENTS // features.numel())
+    logits = []
+    for done in range(0, samples, at_once):
+        copies = min(at_once, samples - done)
+        together = tail(torch.cat([features] * copies))
+        logits.append(together.unflatten(0, (copies, len(features))))
+    return torch.cat(logits)
 
 
 def penultimate(
     model: Classifier, images: np.ndarray, runtime: Runtime | None = None
 ) -> np.ndarray:
-    """(N, H, W, C) uint8 → features_N_D, float64: what the last linear layer sees, so that it makes
-    the logits.
-    """
+    """(N, H, W, C) uint8 → features_N_D, float64: what the last linear layer sees."""
     body = nn.Sequential(model.encoder, model.head[:-1])
     return embed(body, images, model.encoder.image_size, runtime or pick()).astype(np.float64)
 
 
 def last_layer(model: Classifier) -> tuple[np.ndarray, np.ndarray]:
     """weight_C_D and bias_C, float64: logits_N_C = features_N_D @ weight_C_D.T + bias_C."""
-    weight, bias = (
-        p.detach().cpu().double().numpy() for p in (model.head[-1].weight, model.head[-1].bias)
-    )
+    linear = model.head[-1]
+    weight, bias = (p.detach().cpu().double().numpy() for p in (linear.weight, linear.bias))
     return weight, bias
 
 
 def pixel_statistics(images: np.ndarray, size: int) -> np.ndarray:
-    """Channel means, channel deviations, mean absolute gradient down and across: (N, H, W, C) uint8
-    → (N, 2C + 2).
+    """What can be known without any network: the control every OOD number should stand beside.
 
-    What can be known without any network: the control every OOD number should stand beside. Images
-    are first resized to the `size` (pixels) that the network sees, else the gradients would measure
-    the resizing.
+    Args:
+        images: (N, H, W, C) uint8, or uint16 digital numbers.
+        size: pixels that the network sees: images are first resized to it, else the gradients would
+            measure the resizing.
+
+    Returns:
+        (N, 2C + 2): channel means, channel deviations, mean absolute gradient down and across.
     """
     statistics = []
     for start in range(0, len(images), 256):

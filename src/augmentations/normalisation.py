@@ -1,0 +1,45 @@
+"""Mean and deviation of the channels, and the normalisation every image goes through."""
+
+from torch import Tensor
+
+from src.augmentations.resampling import REFLECTANCE
+from src.augmentations.transfer import constant
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# Of reflectance in BigEarthNet-S2 v1, bands as src.data.bands.ALL_BANDS: measured over the whole
+# set by its authors (BAND_STATS_S2 of bigearthnet-common), here in digital numbers.
+BANDS_MEAN = tuple(
+    dn / REFLECTANCE for dn in (341, 430, 614, 590, 951, 1792, 2075, 2219, 2266, 2246, 1594, 1009)
+)
+BANDS_STD = tuple(
+    dn / REFLECTANCE for dn in (555, 572, 583, 676, 730, 1096, 1273, 1365, 1356, 1302, 1079, 819)
+)
+STATISTICS = {3: (IMAGENET_MEAN, IMAGENET_STD), 12: (BANDS_MEAN, BANDS_STD)}
+
+
+def normalize(
+    images: Tensor,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    inplace: bool = False,
+) -> Tensor:
+    """(images − mean) / std for each channel of (N, C, H, W).
+
+    Args:
+        mean, std: of each channel; None takes ImageNet's for RGB, BigEarthNet's for twelve bands.
+        inplace: whether the images may be overwritten.
+
+    Raises:
+        ValueError: as many values as channels are needed.
+    """
+    usual_mean, usual_std = STATISTICS.get(images.shape[1], STATISTICS[3])
+    mean, std = mean or usual_mean, std or usual_std
+    if images.shape[1] != len(mean):
+        raise ValueError(
+            f"{images.shape[1]}-channel images, but mean and std have {len(mean)} values: pass"
+            " your own"
+        )
+    offset = constant(tuple(mean), images.device).view(1, -1, 1, 1)
+    scale = constant(tuple(1 / s for s in std), images.device).view(1, -1, 1, 1)
+    return (images.sub_(offset) if inplace else images - offset).mul_(scale)
