@@ -373,7 +373,7 @@ def test_places_of_eurosat_are_read_from_its_geotiffs(tmp_path, write_band, monk
 def test_a_geotiff_without_a_place_is_refused_by_name(tmp_path, write_band):
     placed(tmp_path, write_band, crs=None)
     with pytest.raises(DataError, match=r"AnnualCrop_7\.tif has no coordinate system"):
-        coordinates.coordinates(tmp_path)
+        coordinates.locate(tmp_path)
 
 
 # The split

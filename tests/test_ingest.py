@@ -1,5 +1,6 @@
 """BigEarthNet in all its forms into one store: one result, after any kill, and nothing made up."""
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -559,9 +560,14 @@ def test_a_killed_command_takes_its_reading_processes_along_and_is_continued(
     process.kill()
     process.wait()
     until = time.monotonic() + 10
-    while any(parent_of(pid) is not None and b"spawn_main" in cmdline(pid) for pid in readers):
-        assert time.monotonic() < until, "reading processes outlive their parent"
-        time.sleep(0.02)
+    try:
+        while any(parent_of(pid) is not None and b"spawn_main" in cmdline(pid) for pid in readers):
+            assert time.monotonic() < until, "reading processes outlive their parent"
+            time.sleep(0.02)
+    finally:
+        for pid in readers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
     assert len(readers) >= 2
     (patch / "kept").replace(band)
     store = bigearthnet_store(many, tmp_path / "store", workers=1)
@@ -620,9 +626,11 @@ def test_two_builds_of_one_store_do_not_meet(tmp_path, real_patches):
     process = killable.start(killable.build, root, tmp_path / "store")
     while not (tmp_path / "store.building/done.txt").exists():
         time.sleep(0.001)
-    with pytest.raises(DataError, match="another process is building this store"):
-        bigearthnet_store(root, tmp_path / "store")
-    band.write_bytes(content)
+    try:
+        with pytest.raises(DataError, match="another process is building this store"):
+            bigearthnet_store(root, tmp_path / "store", stretch=10000)
+    finally:
+        band.write_bytes(content)
     process.join()
     assert process.exitcode == 0
     undisturbed = bigearthnet_store(real_patches, tmp_path / "undisturbed")
@@ -661,6 +669,15 @@ def test_rows_said_to_be_done_are_read_again_when_their_pixels_are_gone(tmp_path
     with pytest.raises(DataError, match="3 of 500"):
         bigearthnet_store(many, tmp_path / "store", max_unreadable=0.005, workers=1)
     (tmp_path / "store.building/store/images.npy").unlink()
+    store = bigearthnet_store(many, tmp_path / "store", workers=1)
+    assert contents(store) == contents(whole)
+
+
+def test_the_cut_last_line_of_a_log_is_not_believed(tmp_path, many, whole):
+    with pytest.raises(DataError, match="2 of 500"):
+        bigearthnet_store(many, tmp_path / "store", max_unreadable=0.003, workers=1)
+    with open(tmp_path / "store.building/done.txt", "a") as log:
+        log.write("300")  # a kill has cut what comes after
     store = bigearthnet_store(many, tmp_path / "store", workers=1)
     assert contents(store) == contents(whole)
 

@@ -12,7 +12,7 @@ from src.data.images import CLASSES, class_folders
 from src.errors import DataError, exit_with_message
 
 
-def coordinates(root: str | Path) -> pd.DataFrame:
+def locate(root: str | Path) -> pd.DataFrame:
     """Table of name, latitude and longitude of the 13-band GeoTIFFs in the class folders of `root`.
 
     Places are the images' centres in degrees (WGS 84). The JPEGs have no place; their names and
@@ -56,7 +56,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     with exit_with_message():
-        coordinates(args.folder).to_csv(args.csv, index=False)
+        locate(args.folder).to_csv(args.csv, index=False)
     print(args.csv)
 
 

@@ -123,10 +123,9 @@ def eurosat_allbands_store(root: str | Path, path: str | Path) -> PatchStore:
 def ucmerced_store(
     root: str | Path, path: str | Path, classes: Sequence[str] = STUDY_CLASSES
 ) -> PatchStore:
-    """Open UC Merced's store at `path`, building it from `root` (`…/UCMerced_LandUse/Images`) if
-    it is not there yet.
+    """Open UC Merced's store at `path`, building it from `root` if it is not there yet.
 
-    Images are (256, 256, 3) uint8, labels index `classes`.
+    Images are (256, 256, 3) uint8, labels index `classes`; `root` is `…/UCMerced_LandUse/Images`.
 
     Raises:
         DataError: see `class_folder_store`.

@@ -202,9 +202,7 @@ def _read_chunk(
 
 
 def _in_processes(function: Callable, tasks: Iterable, workers: int) -> Iterator:
-    """Results in the order in which they come; at most two tasks a process are under way, however
-    many there are.
-    """
+    """Results in the order in which they come; at most two tasks a process are under way."""
     if workers == 1:
         yield from map(function, tasks)
         return

@@ -31,8 +31,7 @@ def bigearthnet_store(
     max_unreadable: float = 0.01,
     workers: int | None = None,
 ) -> PatchStore:
-    """Open the store at `path`, building it from `root` if it is not there yet, or going on where a
-    build was stopped.
+    """Open the store at `path`, or build it from `root`, going on where a build was stopped.
 
     Rows are in the order of the selection's split list (of its metadata, or by name, where there is
     none), whatever `root` is. Unreadable patches are left out and listed with the reason in

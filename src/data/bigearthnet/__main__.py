@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--layout", choices=("auto", *LAYOUTS), default="auto", help=f"of root {SHOW_DEFAULT}")
     add("--workers", type=int, help="reading processes (default: at most one a core)")
-    add("--max-unreadable", type=float, default=0.01, help=f"share tolerated {SHOW_DEFAULT}")
+    add("--max-unreadable", type=float, default=0.01, help=f"share left out {SHOW_DEFAULT}")
 
     # the fields of Selection, by their names
     add = parser.add_argument_group("which patches").add_argument

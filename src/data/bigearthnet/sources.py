@@ -139,9 +139,7 @@ class Archive:
     def _files(
         self, wanted: Callable[[str, str], bool]
     ) -> Iterator[tuple[str, str, str, bytes | None]]:
-        """Folder, patch and suffix of every patch file, in the archive's order, and its bytes if
-        they are wanted.
-        """
+        """Folder, patch, suffix and (if wanted) bytes of every patch's files, in their order."""
         at = "its beginning"
         try:
             with contextlib.ExitStack() as stack:

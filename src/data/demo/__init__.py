@@ -18,8 +18,8 @@ from PIL import Image
 from rasterio.transform import from_origin
 from tqdm.auto import tqdm
 
-from src.data.demo.aerial import KINDS, aerial, foreign
-from src.data.demo.observe import mixed_bands, observe, twelve_bands
+from src.data.demo.aerial import KINDS, aerial_picture, foreign
+from src.data.demo.observe import mixed_bands, simulate_sensor, twelve_bands
 from src.data.demo.paint import PAINTERS, RNG, axes
 from src.data.images import ALLBANDS, FILE_BANDS
 
@@ -138,7 +138,7 @@ def _write_patch(folder: Path, rng: RNG, number: int) -> None:
         labels.append(other_label)
     folder.mkdir(parents=True)
     left, top = 300_000 + 1200 * (number % 75), 5_300_000 - 1200 * (number // 75)
-    for name, band in twelve_bands(observe(rng, scene)).items():
+    for name, band in twelve_bands(simulate_sensor(rng, scene)).items():
         place = from_origin(left, top, 1200 / len(band), 1200 / len(band))
         _write_geotiff(folder / f"{folder.name}_{name}.tif", band[None], transform=place)
     metadata = {
@@ -159,7 +159,7 @@ def _two_classes(rng: RNG) -> list[tuple[Callable[[RNG, int], np.ndarray], str]]
 def _write_eurosat(
     root: Path, name: str, paint: Callable[[RNG, int], np.ndarray], rng: RNG
 ) -> None:
-    scene = observe(rng, paint(rng, 64))
+    scene = simulate_sensor(rng, paint(rng, 64))
     jpeg, tiff = root / "2750" / f"{name}.jpg", root / ALLBANDS / f"{name}.tif"
     for file in (jpeg, tiff):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def _write_eurosat(
 
 def _write_aerial(file: Path, kind: str, size: tuple[int, int], rng: RNG) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    aerial(rng, kind, size).save(file)
+    aerial_picture(rng, kind, size).save(file)
 
 
 def write_scene(folder: Path, rng: RNG) -> None:
@@ -188,7 +188,8 @@ def write_scene(folder: Path, rng: RNG) -> None:
         [paint(rng, 128) for paint, _ in list(PAINTERS.values())[::2]],
         [foreign(rng, number, 128) for number in range(5)],
     ]
-    scene = observe(rng, np.concatenate([np.concatenate(row, axis=1) for row in rows]))[:500, :620]
+    land = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    scene = simulate_sensor(rng, land)[:500, :620]
     y, x = np.mgrid[:500, :620]
     scene[x > 610 - y / 10] = 0
     folder.mkdir(parents=True)

@@ -28,7 +28,7 @@ PLANE = (
 )
 
 
-def aerial(rng: RNG, kind: str, size: tuple[int, int]) -> Image.Image:
+def aerial_picture(rng: RNG, kind: str, size: tuple[int, int]) -> Image.Image:
     """Draw some of a kind of things on bare ground.
 
     Args:
@@ -105,5 +105,6 @@ def foreign(rng: RNG, number: int, n: int) -> np.ndarray:
     if number >= len(kinds):
         brightness = 1 + 0.25 * noise(rng, n, n / 8) + 0.03 * noise(rng, n, 1)
         return 5000 * brightness[..., None] * np.ones(4)
-    rgb = np.asarray(aerial(rng, kinds[number], (PIXELS, PIXELS)), float)[:n, :n] / 255 * 2750
+    picture = np.asarray(aerial_picture(rng, kinds[number], (PIXELS, PIXELS)), float)
+    rgb = picture[:n, :n] / 255 * 2750
     return rgb[..., [2, 1, 0, 0]]

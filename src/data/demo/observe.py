@@ -7,7 +7,7 @@ from src.data.bigearthnet.patch import PIXELS
 from src.data.demo.paint import RNG
 
 
-def observe(rng: RNG, scene: np.ndarray) -> np.ndarray:
+def simulate_sensor(rng: RNG, scene: np.ndarray) -> np.ndarray:
     """Scene (n, n, 4) as digital numbers: optics, sun, haze (mostly blue), sensor noise."""
     scene = gaussian_filter(scene, (0.45, 0.45, 0))
     mean = scene.mean((0, 1))
