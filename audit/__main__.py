@@ -11,10 +11,10 @@ from collections import deque
 from pathlib import Path
 
 from audit.data import Study, open_study
-from audit.forecast import forecast
+from audit.forecast import forecast, lock_folder, standing
 from audit.one_run import perform
-from audit.plan import LETTERS, SIZES, Run, planned_runs
-from audit.records import finished, record_file, write_record
+from audit.plan import LETTERS, REPAIRED, SIZES, STAGES, Run, planned_runs
+from audit.records import finished, write_record
 from audit.steps import Busy, exclusive
 from src.encoders import ENCODERS
 from src.errors import exit_with_message
@@ -28,9 +28,12 @@ def main() -> None:
     """Do what is left of the plan, as the command line says."""
     arguments, started = _parser().parse_args(), time.monotonic()
     with exit_with_message():
-        letters = _letters(arguments.only)
         study = _open(arguments)
+        letters = _letters(arguments.only, study.size_name)
         runs = list(planned_runs(study.size, letters, range(arguments.seeds)))
+        if arguments.status:
+            print(*standing(study, runs), sep="\n")
+            return
         left = [run for run in runs if not finished(study, run)]
         print(
             f"{len(left)} of {len(runs)} runs to do, on {study.runtime}; places by"
@@ -43,10 +46,11 @@ def main() -> None:
         perform_all(study, left, started + 60 * arguments.minutes)
 
 
-def _letters(only: str) -> str:
-    letters = only.replace(",", "")
-    if unknown := sorted(set(letters) - set(LETTERS)):
-        known = ", ".join(sorted(LETTERS))
+def _letters(only: str | None, size: str) -> str:
+    usual = {"full": STAGES, "repair": REPAIRED}.get(size, LETTERS)
+    letters = usual if only is None else only.replace(",", "")
+    if unknown := sorted(set(letters) - set(usual)):
+        known = ", ".join(sorted(usual))
         raise ValueError(f"--only {only}: there is no letter {unknown}, choose from {known}")
     return letters
 
@@ -95,7 +99,7 @@ def perform_all(study: Study, runs: list[Run], deadline: float) -> None:
 
 def _perform(study: Study, run: Run) -> float | None:
     """Seconds that a run took; None if another process has done it meanwhile. Raises Busy."""
-    with exclusive(study.work / "locks" / record_file(study, run).stem):
+    with exclusive(lock_folder(study, run)):
         if finished(study, run):
             return None
         started = time.perf_counter()
@@ -111,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add, default = parser.add_argument, "(default: %(default)s)"
     smaller = "default: demo for the demo, else gpu where there is one, or cpu"
-    letters = "letters of the plan, such as b,f (default: all, b to i)"
+    letters = "letters of the plan, such as b,f, or stages of the size full (default: all)"
+    status = "say what is done, running and left, and how long it will take; do nothing"
     seeds = f"how many, from 0 {default}"
     minutes = f"start no new run after so many {default}"
     csv = "CSV of name, latitude, longitude (default: data/eurosat_latlon.csv, if it is there)"
@@ -119,7 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--profile", default="paper", choices=["paper", "demo"], help=f"whose data {default}")
     add("--size", choices=SIZES, help=f"how much of everything ({smaller})")
     add("--encoder", default="custom_cnn", choices=ENCODERS, help=f"network {default}")
-    add("--only", default=LETTERS, metavar="LETTERS", help=letters)
+    add("--only", metavar="LETTERS", help=letters)
+    add("--status", action="store_true", help=status)
     add("--seeds", type=int, default=3, help=seeds)
     add("--minutes", type=float, default=float("inf"), help=minutes)
     add("--coordinates", type=Path, help=csv)

@@ -49,14 +49,13 @@ def coarsened(images: np.ndarray) -> np.ndarray:
     return (255 * small).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def blackened(images: np.ndarray, percent: int, seed: int) -> np.ndarray:
-    """(N, H, W, 3) uint8 with a random share of the images all black, as if they could not be read.
+def unreadable(count: int, percent: int, seed: int) -> np.ndarray:
+    """Which of so many images cannot be read, (count,) bool: a random share.
 
     Shares of one seed are nested: the 10 % are among the 50 %.
     """
-    shuffle = torch.randperm(len(images), generator=generator(seed, 2))
-    broken = (shuffle < round(len(images) * percent / 100)).numpy()
-    return np.where(broken[:, None, None, None], 0, images).astype(np.uint8)
+    shuffle = torch.randperm(count, generator=generator(seed, 2))
+    return (shuffle < round(count * percent / 100)).numpy()
 
 
 def noise_pairs(
@@ -98,15 +97,20 @@ def change(images: np.ndarray, places: np.ndarray, arm: str, seed: int) -> tuple
         arm: a name of `audit.plan.arms`, letters b to e.
         seed: of the run.
     """
-    kind, _, value = arm.partition(" ")
+    kind = arm.split()[0]
     if kind == "dot":
         return images, Hooks(loss=dot_product_loss)
     if kind == "published":
         return darkened(images), Hooks()
     if kind == "18.75":
         return coarsened(images), Hooks()
-    if kind == "noise":
-        return blackened(images, int(value.rstrip(" %")), seed), Hooks(pairs=noise_pairs)
+    if kind in ("noise", "left"):  # the same images, as noise or not at all
+        percent = int(arm.split()[-2])
+        lost = unreadable(len(images), percent, seed)
+        if kind == "left":
+            return images[~lost], Hooks()
+        black = np.where(lost[:, None, None, None], 0, images).astype(np.uint8)
+        return black, Hooks(pairs=noise_pairs)
     # The published loader never shuffles: the same batches every epoch, of neighbours. To tell both
     # apart, the same batches also at random.
     if kind == "fixed":

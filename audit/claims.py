@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from audit.plan import CONTROL, RATE, STUDY_RATE
+from audit.plan import CONTROL, PUBLISHED_HEAD, RATE, STUDY_RATE
 from audit.tables import Difference, t_interval, values
 
-ACCURACY, FROZEN = "test_accuracy", "linear"
+ACCURACY, BALANCED, FROZEN = "test_accuracy", "balanced_accuracy", "linear"
 MI, MSP = "auroc_mutual_information", "auroc_one_minus_msp"
 METRIC_NAMES = {
     ACCURACY: "test accuracy",
+    BALANCED: "test accuracy, mean over classes",
     FROZEN: "linear probe",
     MI: "AUROC of MI",
     MSP: "AUROC of 1 − MSP",
@@ -47,62 +48,90 @@ def paired(table: pd.DataFrame, claim: Claim) -> Difference:
     return t_interval(differences.to_numpy())
 
 
-# --- with a side that is claimed ---
+# --- the five that were named before any run of the size `full` was started ---
+
+PRIMARY = (
+    Claim("Pretraining lowers the Custom CNN's accuracy, each arm at its best rate",
+          ACCURACY, "2/pretrained best", "2/scratch best", -1),
+    Claim("Pretraining lowers the Custom CNN's accuracy, by the study's recipe",
+          ACCURACY, "2/pretrained 0.0001", "2/scratch 0.001", -1),
+    Claim("Pretraining lowers the Custom CNN's accuracy with 10 labels a class",
+          ACCURACY, "3/pretrained 10", "3/scratch 10", -1),
+    Claim("Pretraining lowers the AUROC of MI, over out-of-distribution sets",
+          MI, "6/pretrained best of 2", "6/scratch best of 2", -1),
+    Claim("Pretraining lowers ResNet-50's accuracy, each arm at its best rate",
+          ACCURACY, "4/pretrained best", "4/scratch best", -1, "resnet50"),
+)  # fmt: skip
+LEVEL = 0.05  # of the five together, by Holm
+# Three seeds each; more are run, up to five, while the interval of an accuracy is wider than this
+# to either side: no seed is added or left out for what the mean says.
+HALF_WIDTH = 0.01
+
+
+def is_settled(difference: Difference) -> bool:
+    """Whether a comparison needs no more seeds: see `HALF_WIDTH`."""
+    return difference.n >= 3 and difference.half_width <= HALF_WIDTH
+
+
+# --- with a side that is claimed, exploratory ---
 
 
 def published(few: int) -> list[Claim]:
-    """The study's findings, as claims about our runs. few: the fewest labels a class that were
-    tried.
-    """
+    """The study's findings, as claims about our small runs. few: the fewest labels a class."""
     study_recipe = f"g/progressive {STUDY_RATE:g}", f"g/scratch {RATE:g}"
     best, best_full = (f"g/{kind} best" for kind in ("progressive", "full"))
     few_labels, all_labels = ((f"f/progressive {n}", f"f/scratch {n}") for n in (few, "all"))
-    geographic = "h/geographic progressive", "h/geographic scratch"
-    scratch, pretrained = "i/scratch", "i/pretrained"
-    ood = pretrained, scratch
-    raised = "Pretraining raises the AUROC of 1 − MSP (sign corrected)"
+    blocks = "h/blocks progressive", "h/blocks scratch"
+    scratch, recipe = "i/scratch", "i/pretrained, study's rate"
+    ood = recipe, scratch
+    raised = "Pretraining raises the AUROC of 1 − MSP (sign corrected), by the study's recipe"
     return [
         Claim("Pretraining lowers accuracy, by the study's recipe", ACCURACY, *study_recipe, -1),
         Claim("… and at the learning rate best for each", ACCURACY, best, "g/scratch best", -1),
         Claim("… and without unfreezing in phases", ACCURACY, best_full, "g/scratch best", -1),
         Claim(f"… and with {few} labels a class", ACCURACY, *few_labels, -1),
-        Claim("… and on a geographic split", ACCURACY, *geographic, -1),
-        Claim("Longer pretraining helps", FROZEN, "f/linear all", f"b/{CONTROL}", 1),
-        Claim("Pretraining lowers the AUROC of MI", MI, *ood, -1),
+        Claim("… and on blocks of ground that training has not seen", BALANCED, *blocks, -1),
+        Claim("Pretraining lowers the AUROC of MI, by the study's recipe", MI, *ood, -1),
         Claim(raised, MSP, *ood, 1),
         Claim("MI beats the softmax, from scratch", "mi_minus_msp", scratch, None, 1),
-        Claim("MI beats the softmax, pretrained", "mi_minus_msp", pretrained, None, 1),
+        Claim("MI beats the softmax, pretrained by the study's recipe", "mi_minus_msp", recipe,
+              None, 1),
         Claim("MI beats eight pixel statistics, from scratch", "mi_minus_pixels", scratch, None, 1),
         Claim("Pretraining lowers ResNet-50's accuracy", ACCURACY, *all_labels, -1, "resnet50"),
-        Claim("Pretraining raises ViT-B/16's accuracy", ACCURACY, *all_labels, 1, "vit_b_16"),
-    ]
+        Claim("ViT-B/16 from scratch needs a lower rate than 1e-3", ACCURACY, "1/scratch 0.0001",
+              "1/scratch 0.001", 1, "vit_b_16"),
+    ]  # fmt: skip
 
 
 def suspected() -> list[Claim]:
-    """What may have made pretraining look worse than it is, each as the claim that it costs
-    something.
-    """
+    """What may have made pretraining look worse, each as the claim that it costs something."""
     control, dark = f"b/{CONTROL}", "c/published rendering"
+    heads = f"b/dot 0.5{PUBLISHED_HEAD}", f"b/{CONTROL}{PUBLISHED_HEAD}"
     fixed, neighbours = "e/fixed order", "e/neighbours"
     rates = f"g/progressive {STUDY_RATE:g}", f"g/progressive {RATE:g}"
     phases = "g/progressive best", "g/full best"
-    splits, gaps = ((f"h/random {what}", f"h/geographic {what}") for what in ("scratch", "gap"))
+    random, blocks, west = (f"h/{split} scratch" for split in ("random", "blocks", "geographic"))
+    gaps = "h/random gap", "h/blocks gap"
     return [
-        Claim("Plain dot products cost accuracy (τ = 0.5)", FROZEN, "b/dot 0.5", control, -1),
+        Claim("Plain dot products cost accuracy, with the published head (τ = 0.5)", FROZEN, *heads,
+              -1),
         Claim("Near-black rendering costs accuracy", FROZEN, dark, control, -1),
         Claim("… also after fine-tuning", ACCURACY, dark, control, -1),
         Claim("18.75 m pixels cost accuracy", FROZEN, "d/18.75 m", control, -1),
-        *(
-            Claim(f"{n} % noise pairs cost accuracy", FROZEN, f"e/noise {n} %", control, -1)
-            for n in (10, 50, 100)
-        ),
+        Claim("Half of the images left out cost accuracy", FROZEN, "e/left out 50 %", control, -1),
+        *(Claim(f"{n} % noise pairs cost more than leaving these images out", FROZEN,
+                f"e/noise {n} %", f"e/left out {n} %", -1) for n in (10, 50)),
+        Claim("Noise pairs alone teach less than images", FROZEN, "e/noise 100 %", control, -1),
         Claim("The same batches every epoch cost accuracy", FROZEN, fixed, control, -1),
         Claim("Batches of neighbours cost more than that", FROZEN, neighbours, fixed, -1),
-        Claim("A tenth of the learning rate costs accuracy", ACCURACY, *rates, -1),
+        Claim("A tenth of the learning rate costs accuracy after 168 steps", ACCURACY, *rates, -1),
         Claim("Unfreezing in phases costs accuracy", ACCURACY, *phases, -1),
-        Claim("A random split flatters (from scratch)", ACCURACY, *splits, 1),
-        Claim("A random split makes pretraining look worse", ACCURACY, *gaps, -1),
-    ]
+        Claim("Neighbours flatter: a random split against blocks of 0.5°", BALANCED, random, blocks,
+              1),
+        Claim("Another region costs more: blocks against one cut of longitude", BALANCED, blocks,
+              west, 1),
+        Claim("A random split makes pretraining look worse than blocks do", BALANCED, *gaps, -1),
+    ]  # fmt: skip
 
 
 # --- every comparison of a letter ---

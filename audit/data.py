@@ -1,18 +1,21 @@
 """What the audit trains and tests on: the images of each run, and where on the ground they lie."""
 
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from audit.plan import SIZES, Size
+from audit.plan import SIZES, Recipe, Size
 from src.data.splits import Split
 from src.data.store import PatchStore
 from src.errors import DataError
 from src.profiles import Profile
 from src.runs.runtime import Runtime, pick
+
+BLOCK = 0.5  # degrees
+FEW_VAL = 30  # val images a class where labels are few: an epoch is a step or two
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,14 @@ class Study:
     places: np.ndarray  # (N, 2) longitude and latitude in degrees, or stand-ins: see `place_table`
     place_kind: str  # which of the two
     work: Path  # for what runs share
-    # those drawn so far, by seed, kind and labels
-    splits: dict[tuple[int, str, int | None], Split] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    # those drawn so far, by the arguments of `draw`
+    splits: dict[tuple, Split] = field(default_factory=dict, init=False, repr=False)
+
+    def adapted(self, recipe: Recipe) -> "Study":
+        """The study with the encoder and the image size of a recipe that has its own."""
+        encoder, image_size = recipe.encoder or self.encoder, recipe.image_size
+        size = replace(self.size, image_size=image_size) if image_size else self.size
+        return replace(self, encoder=encoder, size=size)
 
 
 def open_study(
@@ -94,47 +101,77 @@ def place_table(names: np.ndarray, coordinates: Path | None) -> tuple[np.ndarray
 
 
 def geographic_split(longitude: np.ndarray) -> Split:
-    """60/20/20 from west to east."""
+    """60/20/20 from west to east: another region as well as no neighbours."""
     west, east = np.quantile(longitude, [0.6, 0.8])
     part = (longitude > west).astype(int) + (longitude > east)
+    return Split(*(np.flatnonzero(part == number) for number in range(3)))
+
+
+def block_split(places: np.ndarray, seed: int) -> Split:
+    """60/20/20 of the images in whole blocks, dealt at random: the same regions, few neighbours.
+
+    Args:
+        places: (N, 2); a block is `BLOCK` on both axes.
+        seed: of the deal, which is another for every seed.
+    """
+    _, block = np.unique(np.floor(places / BLOCK), axis=0, return_inverse=True)
+    sizes = np.bincount(block)
+    order = np.random.default_rng([seed, 5]).permutation(len(sizes))
+    before = np.empty(len(sizes))
+    before[order] = (np.cumsum(sizes[order]) - sizes[order] / 2) / len(places)
+    part = np.digitize(before[block], [0.6, 0.8])
     return Split(*(np.flatnonzero(part == number) for number in range(3)))
 
 
 # --- which images a run has ---
 
 
-def draw(study: Study, seed: int, kind: str, labels: int | None = None) -> Split:
+def draw(study: Study, seed: int, kind: str, labels: int | None = None, number: int = 0) -> Split:
     """The images of a run: of each class the first so many of one shuffle, so that few labels are
     among more.
 
     Args:
         kind: "random" is the profile's 80/10/10 split of this seed; "geographic" has the
-            westernmost 60 % for training, the next 20 % for val and the rest for test. "geographic"
-            and "even random" have the same number of images of each class.
+            westernmost 60 % for training, the next 20 % for val and the rest for test; "blocks" has
+            60/20/20 in whole blocks. These two and "even random" have the same number of images of
+            each class for training and for val.
         labels: training images a class; None: as many as the size says.
+        number: of the draw of few labels.
     """
-    key = (seed, kind, labels)
+    key = (seed, kind, labels, number)
     if key not in study.splits:
         study.splits[key] = _draw(study, *key)
     return study.splits[key]
 
 
-def _draw(study: Study, seed: int, kind: str, labels: int | None) -> Split:
-    random, geographic = study.profile.eurosat(seed)[1], geographic_split(study.places[:, 0])
-    split = geographic if kind == "geographic" else random
-    pools = [random] if kind == "random" else [random, geographic]
-    held_out = study.size.held_out
-    limits = {
-        "train": labels or study.size.per_class,
-        "val": held_out,
-        "test": held_out and 3 * held_out,
-    }
+def _draw(study: Study, seed: int, kind: str, labels: int | None, number: int) -> Split:
+    random, size = study.profile.eurosat(seed)[1], study.size
+    pools = {"random": random}
+    if kind != "random":
+        pools |= {"even random": random, "geographic": geographic_split(study.places[:, 0])}
+        if size.test_all:  # the first records knew no blocks
+            pools["blocks"] = block_split(study.places, seed)
+    few_val = FEW_VAL if labels and size.test_all else None  # as few labels to choose by
+    limits = {"train": labels or size.per_class, "val": size.held_out or few_val}
+    if not size.test_all:
+        limits["test"] = size.held_out and 3 * size.held_out
     parts = {}
     for part, limit in limits.items():
-        counts = _fewest(study.store.labels, [getattr(pool, part) for pool in pools])
+        counts = _fewest(study.store.labels, [getattr(pool, part) for pool in pools.values()])
         counts = counts if limit is None else np.minimum(counts, limit)
-        parts[part] = _first(study.store.labels, getattr(split, part), counts, seed)
+        key = [seed, 3, number] if part == "train" and number else [seed, 3]
+        parts[part] = _first(study.store.labels, getattr(pools[kind], part), counts, key)
+    if size.test_all:
+        parts["test"] = _unused(pools[kind], kind, parts)
     return Split(**parts)
+
+
+def _unused(pool: Split, kind: str, parts: dict[str, np.ndarray]) -> np.ndarray:
+    """Of a random split all images that are not used, of another all of its own for test."""
+    if "random" not in kind:
+        return pool.test
+    rows = np.concatenate([pool.train, pool.val, pool.test])
+    return np.setdiff1d(rows, np.concatenate([parts["train"], parts["val"]]))
 
 
 def _fewest(labels: np.ndarray, pools: list[np.ndarray]) -> np.ndarray:
@@ -143,9 +180,9 @@ def _fewest(labels: np.ndarray, pools: list[np.ndarray]) -> np.ndarray:
     return np.min(counts, axis=0)
 
 
-def _first(labels: np.ndarray, rows: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+def _first(labels: np.ndarray, rows: np.ndarray, counts: np.ndarray, key: list[int]) -> np.ndarray:
     """Of each class the first `counts` (C,) of a shuffle of the rows, in ascending order."""
-    rows = rows[np.random.default_rng([seed, 3]).permutation(len(rows))]
+    rows = rows[np.random.default_rng(key).permutation(len(rows))]
     chosen = [rows[labels[rows] == label][:count] for label, count in enumerate(counts)]
     return np.sort(np.concatenate(chosen))
 

@@ -1,5 +1,6 @@
 """One run of the audit: pretrain, probe, fine-tune, score; and what it measured."""
 
+import base64
 import json
 import tempfile
 from pathlib import Path
@@ -13,9 +14,12 @@ from torch import nn
 from audit.changes import AS_PUBLISHED, darkened
 from audit.data import Study, draw, sample_patches
 from audit.plan import HISTOGRAMS, Recipe, Run, recipe_of
-from audit.steps import finetuned, pretrained
+from audit.sources import found_sets, ood_images
+from audit.stages import BUDGET_DRAWS, BUDGETS
+from audit.steps import CORRECT, finetuned, labelled, pretrained
 from src import checkpoints, results
 from src.data.bigearthnet import EUROSAT_STRETCH, bigearthnet_store
+from src.data.splits import Split
 from src.encoders import projection_head
 from src.losses import nt_xent_floor
 from src.ood import evaluate
@@ -35,19 +39,26 @@ def perform(study: Study, run: Run) -> dict[str, Any]:
     if run.arm == HISTOGRAMS:
         return histograms(study, sample_patches(study.profile), run.seed)
     recipe, measured = recipe_of(study.size, run.letter, run.arm), {}
+    study = study.adapted(recipe)
     try:
         checkpoint = pretrained(study, recipe, run.seed) if recipe.start else None
         if recipe.probe:
             measured |= probe(study, recipe, run.seed, checkpoint)
+        if recipe.budgets:
+            measured["budgets"] = budgets(study, recipe, run.seed, checkpoint)
         if recipe.finetune is None:
             return measured
         file = finetuned(study, recipe, run.seed)
     except FloatingPointError as error:
         return {"diverged": str(error)}
-    metadata = json.loads(file.read_text())
+    metadata, classifier = json.loads(file.read_text()), file.with_suffix(".pth")
     measured |= {**metadata["metrics"], "phases": metadata["config"]["phases"]}
-    if recipe.ood:
-        measured["ood"] = ood_scores(study, recipe, run.seed, file.with_suffix(".pth"))
+    if (file.parent / CORRECT).exists():  # runs before it was kept have none
+        measured |= correctness(study, recipe, run.seed, np.load(file.parent / CORRECT))
+    if recipe.ood and study.size_name == "full":
+        measured["ood_classes"] = ood_by_class(study, recipe, run.seed, classifier)
+    elif recipe.ood:
+        measured["ood"] = ood_scores(study, recipe, run.seed, classifier)
     return measured
 
 
@@ -60,15 +71,8 @@ def probe(study: Study, recipe: Recipe, seed: int, checkpoint: Path | None) -> d
 
     checkpoint: of a pretraining; None: the encoder with its random weights.
     """
-    size, images, labels = study.size.image_size, study.store.images, study.store.labels
-    split = draw(study, seed, recipe.split, recipe.labels)
-    if checkpoint is None:
-        encoder = untrained(PretrainConfig(study.encoder, image_size=size, seed=seed))
-    else:
-        encoder, _ = checkpoints.load_encoder(checkpoint)
-    encoder.to(study.runtime.device)
-    train = embed(encoder, images[split.train], size, study.runtime)
-    test = embed(encoder, images[split.test], size, study.runtime)
+    split, labels = draw(study, seed, recipe.split, recipe.labels), study.store.labels
+    train, test = frozen_features(study, split, seed, checkpoint)
     labelled = (train, labels[split.train], test, labels[split.test])
     return {
         **(pretraining_statistics(checkpoint, test) if checkpoint else {}),
@@ -77,11 +81,48 @@ def probe(study: Study, recipe: Recipe, seed: int, checkpoint: Path | None) -> d
     }
 
 
+def frozen_features(
+    study: Study, split: Split, seed: int, checkpoint: Path | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, D) features of the training and of the test images, of an encoder as it is."""
+    size, images = study.size.image_size, study.store.images
+    if checkpoint is None:
+        encoder = untrained(PretrainConfig(study.encoder, image_size=size, seed=seed))
+    else:
+        encoder, _ = checkpoints.load_encoder(checkpoint)
+    encoder.to(study.runtime.device)
+    parts = (images[split.train], images[split.test])
+    return tuple(embed(encoder, part, size, study.runtime) for part in parts)
+
+
+def budgets(
+    study: Study, recipe: Recipe, seed: int, checkpoint: Path | None
+) -> dict[int, list[float]]:
+    """Labels a class → linear accuracy on test of each draw of them; of the most there is one."""
+    split = draw(study, seed, recipe.split)
+    train, test = frozen_features(study, split, seed, checkpoint)
+    known, truth = study.store.labels[split.train], study.store.labels[split.test]
+    found = {}
+    for count in BUDGETS:
+        draws = 1 if count == max(BUDGETS) else BUDGET_DRAWS
+        chosen = [_few(known, count, [seed, 6, number]) for number in range(draws)]
+        found[count] = [linear_accuracy(train[rows], known[rows], test, truth) for rows in chosen]
+    return found
+
+
+def _few(labels: np.ndarray, count: int, key: list[int]) -> np.ndarray:
+    """Rows of at most so many images of each class, drawn at random."""
+    order = np.random.default_rng(key).permutation(len(labels))
+    classes = [order[labels[order] == label][:count] for label in np.unique(labels)]
+    return np.concatenate(classes)
+
+
 def pretraining_statistics(checkpoint: Path, features: np.ndarray) -> dict[str, float]:
     """Loss of the last epoch and its floor, and statistics of the embeddings of (n, D) features."""
     state, metadata = checkpoints.load(checkpoint)
     config, history = metadata["config"], metadata["history"]
-    head = projection_head(features.shape[1], tuple(config["projection"]))
+    shape = tuple(config["projection"]), config.get("plain_head", False)
+    head = projection_head(features.shape[1], *shape)
     checkpoints.restore(head, state["projection"], checkpoint)
     return {
         "loss": history[-1]["loss"],
@@ -115,6 +156,21 @@ def embedding_statistics(
 # --- of a classifier ---
 
 
+def correctness(
+    study: Study, recipe: Recipe, seed: int, packed: np.ndarray
+) -> dict[str, str | float]:
+    """Which test images are right, eight in a byte, in base64, in the order of their rows; and the
+    mean over classes of the share that is, which splits with other shares of classes agree on.
+    """
+    split = draw(study, seed, recipe.split, recipe.labels, recipe.draw)
+    _, labels, kept, _ = labelled(study, split, recipe.held_out)
+    truth = labels[kept.test]
+    correct = np.unpackbits(packed, count=len(truth)).astype(bool)
+    by_class = [correct[truth == label].mean() for label in np.unique(truth)]
+    text = base64.b64encode(packed.tobytes()).decode()
+    return {"correct": text, "balanced_accuracy": float(np.mean(by_class))}
+
+
 def ood_scores(
     study: Study, recipe: Recipe, seed: int, checkpoint: Path
 ) -> dict[str, dict[str, list[float]]]:
@@ -134,6 +190,42 @@ def ood_scores(
         study.store.labels[split.train],
     )
     return results.metrics_as_json(evaluation.table)
+
+
+def ood_by_class(
+    study: Study, recipe: Recipe, seed: int, checkpoint: Path
+) -> dict[str, dict[str, float]]:
+    """ "set/class" → score → AUROC against the run's test images, of the sets that are there; of a
+    run with classes held out, of these.
+    """
+    split = draw(study, seed, recipe.split, recipe.labels)
+    images, labels, kept, _ = labelled(study, split, recipe.held_out)
+    if recipe.held_out:
+        sets = {f"near/{name}": _of_class(study, split.test, name) for name in recipe.held_out}
+    else:
+        data = study.profile.data
+        sets = {
+            f"{name}/{label}": pictures
+            for name in found_sets(data)
+            for label, pictures in ood_images(data, name).items()
+        }
+    classifier, _ = checkpoints.load_classifier(checkpoint)
+    evaluation = evaluate(
+        classifier.to(study.runtime.device),
+        images[kept.train],
+        images[kept.test],
+        sets,
+        study.size.mc_samples,
+        study.runtime,
+        seed,
+        labels[kept.train],
+    )
+    return evaluation.auroc.to_dict()
+
+
+def _of_class(study: Study, rows: np.ndarray, name: str) -> np.ndarray:
+    label = study.store.meta["classes"].index(name)
+    return study.store.images[rows[study.store.labels[rows] == label]]
 
 
 # --- of the images ---

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 # by what a run tells, so that an interrupted audit has done the most telling ones
 LETTERS = "fgihbced"
+REPAIRED = "bcdeh"  # letters of the size "repair": their first design changed two things at a time
+STAGES = "123456"  # of the size "full", see `audit.stages`
+PUBLISHED_HEAD = " published head"  # what ends the name of an arm of b with that head
 CONTROL = "cosine 0.5"  # the arm of b that the others of b to e are compared with
 HISTOGRAMS = "histograms"  # the arm of c that trains nothing
 RATE, STUDY_RATE = 1e-3, 1e-4  # of fine-tuning: from scratch, and from pretraining in the study
@@ -29,6 +32,7 @@ class Size:
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
     noise: tuple[int, ...] = (10, 50, 100)  # percent of the images
     batch_size: int = 64  # images
+    test_all: bool = False  # test on every labelled image that is not for training or choosing
 
 
 SIZES = {
@@ -36,6 +40,11 @@ SIZES = {
                  labels=(5, 10), image_size=24, mc_samples=10, tuned="bc", batch_size=32),
     "cpu": Size(per_class=180, held_out=30, short=5, long=15, epochs=6, max_epochs=40,
                 labels=(10, 50, 100), image_size=32, mc_samples=20, tuned="bcd"),
+    "repair": Size(per_class=180, held_out=30, short=5, long=15, epochs=6, max_epochs=40,
+                   labels=(), image_size=32, mc_samples=20, tuned="bcd", temperatures=(0.1, 0.5),
+                   test_all=True),
+    "full": Size(per_class=None, held_out=None, short=40, long=40, epochs=30, max_epochs=300,
+                 labels=(), image_size=32, mc_samples=20, tuned="", test_all=True),
     "gpu": Size(per_class=None, held_out=None, short=50, long=300, epochs=100, max_epochs=300,
                 labels=(10, 50, 100, 500), image_size=64, mc_samples=50, tuned="bcde"),
 }  # fmt: skip
@@ -50,18 +59,35 @@ class Run(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Start:
+    """A pretraining."""
+
+    arm: str  # of b to e: what it changes
+    epochs: int
+    lr: float = 1e-3
+    warmup_epochs: float = 0.0
+    source: str | None = None  # of `audit.sources`; None: the training images
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What a run does: pretrain, measure the encoder, fine-tune it, score other data; any of it."""
 
-    start: str | None  # pretraining: an arm of b to e; None: random weights
-    long: bool = True  # the long or the short pretraining
-    # "random"; or of each class as many images from "even random" as from "geographic"
+    start: Start | None  # None: random weights
+    # "random"; or of each class as many images from "even random", "geographic" and "blocks"
     split: str = "random"
     labels: int | None = None  # a class; None: all
+    draw: int = 0  # of the labels
     finetune: str | None = None  # "progressive", "full" or "frozen"; None: not fine-tuned
     rate: float = RATE  # of fine-tuning
+    epochs: int | None = None  # of fine-tuning; None: the size's, more with few labels
+    held_out: tuple[str, ...] = ()  # classes never trained on, which are then out of distribution
+    encoder: str | None = None  # None: the study's
+    image_size: int | None = None  # pixels; None: the size's
     probe: bool = False  # loss, feature statistics, kNN and linear probe
+    budgets: bool = False  # linear probes over numbers of labels
     ood: bool = False  # scores of out-of-distribution images
+    keep: bool = False  # the classifier's weights, for another run's scores
 
 
 def arms(size: Size, letter: str) -> list[str]:
@@ -70,28 +96,42 @@ def arms(size: Size, letter: str) -> list[str]:
     labels, probes = ("all", *size.labels), ("linear", "untrained")
     starts, tunings = ("scratch", "progressive"), ("scratch", "progressive", "full", "frozen")
     return {
-        "b": [f"{loss} {t:g}" for t in temperatures for loss in ("cosine", "dot")],
+        "b": [
+            f"{loss} {t:g}{head}"
+            for t in temperatures
+            for head in ("", PUBLISHED_HEAD)
+            for loss in ("cosine", "dot")
+        ],
         "c": [HISTOGRAMS, "published rendering"],
         "d": ["18.75 m"],
-        "e": [*(f"noise {share} %" for share in reversed(size.noise)), "fixed order", "neighbours"],
+        "e": [
+            *(f"noise {share} %" for share in reversed(size.noise)),
+            *(f"left out {share} %" for share in reversed(size.noise) if share < 100),
+            *("fixed order", "neighbours"),
+        ],
         "f": [f"{kind} {n}" for n in labels for kind in starts + probes],
         "g": [f"{kind} {rate:g}" for kind in tunings for rate in size.rates],
-        "h": [f"{split} {kind}" for split in ("geographic", "random") for kind in starts],
+        "h": [f"{split} {kind}" for split in ("blocks", "geographic", "random") for kind in starts],
         "i": ["scratch", "pretrained", "pretrained, study's rate"],
     }[letter]
 
 
 def recipe_of(size: Size, letter: str, arm: str) -> Recipe:
     """What the runs of an arm do."""
+    if letter in STAGES:
+        from audit import stages  # which is written with the classes of this room
+
+        return stages.recipe_of(letter, arm)
     if letter in "bcde":
         tuned = letter in size.tuned and (letter != "b" or arm.endswith(" 0.5"))
-        return Recipe(arm, long=False, finetune="progressive" if tuned else None, probe=True)
+        finetune = "progressive" if tuned else None
+        return Recipe(Start(arm, size.short), finetune=finetune, probe=True)
     if letter == "i":
-        start, finetune = _start("scratch" if arm == "scratch" else "progressive")
+        start, finetune = _start(size, "scratch" if arm == "scratch" else "progressive")
         rate = STUDY_RATE if arm.endswith("rate") else RATE
         return Recipe(start, finetune=finetune, rate=rate, ood=True)
     first, second = arm.split()
-    start, finetune = _start(second if letter == "h" else first)
+    start, finetune = _start(size, second if letter == "h" else first)
     if letter == "h":
         split = "even random" if first == "random" else first
         return Recipe(start, split=split, finetune=finetune)
@@ -103,13 +143,20 @@ def recipe_of(size: Size, letter: str, arm: str) -> Recipe:
     return Recipe(start, labels=labels, finetune=finetune)
 
 
-def _start(kind: str) -> tuple[str | None, str]:
+def _start(size: Size, kind: str) -> tuple[Start | None, str]:
     """Pretraining and fine-tuning that the first or last word of an arm's name stands for."""
-    return (None, "full") if kind in ("scratch", "untrained") else (CONTROL, kind)
+    return (None, "full") if kind in ("scratch", "untrained") else (Start(CONTROL, size.long), kind)
 
 
 def planned_runs(size: Size, letters: str, seeds: range) -> Iterator[Run]:
-    """All letters with one seed before the next seed; b to e bring the control along."""
+    """All letters with one seed before the next seed; b to e bring the control along. Of stages, a
+    stage with all seeds before the next stage.
+    """
+    if set(letters) <= set(STAGES):
+        from audit import stages
+
+        yield from stages.planned_runs(letters, seeds)
+        return
     for seed in seeds:
         for letter in LETTERS:
             for arm in arms(size, letter):

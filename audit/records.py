@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.data import Study
-from audit.plan import SIZES, Run
+from audit.plan import HISTOGRAMS, SIZES, Run, Size, recipe_of
 from src.checkpoints import replacing
 from src.runs import runtime
 
@@ -20,8 +20,16 @@ KEYS = ("size", "letter", "arm", "seed", "result", "settings")
 def record_file(study: Study, run: Run) -> Path:
     """Where the record of a run lies, or will lie."""
     arm = "-".join(re.findall(r"[\w.]+", run.arm))
-    name = f"{study.encoder}_{study.size_name}_{run.letter}_{arm}_s{run.seed}.json"
+    encoder = encoder_of(study, run)
+    name = f"{encoder}_{study.size_name}_{run.letter}_{arm}_s{run.seed}.json"
     return study.profile.records / "audit" / name
+
+
+def encoder_of(study: Study, run: Run) -> str:
+    """The encoder of a run: its recipe's own, or the study's."""
+    if run.arm == HISTOGRAMS:
+        return study.encoder
+    return recipe_of(study.size, run.letter, run.arm).encoder or study.encoder
 
 
 def settings(study: Study) -> dict[str, Any]:
@@ -40,7 +48,8 @@ def finished(study: Study, run: Run) -> bool:
     if not file.exists():
         return False
     was, now = json.loads(file.read_text())["settings"], settings(study)
-    differing = {key: (was.get(key), now[key]) for key in now if was.get(key) != now[key]}
+    was = {key: getattr(Size, key, None) for key in now} | was  # what is newer than a record is off
+    differing = {key: (was[key], now[key]) for key in now if was[key] != now[key]}
     if differing:
         remedy = "To run anew,"
         if "places" in differing:
@@ -56,7 +65,7 @@ def write_record(study: Study, run: Run, result: dict[str, Any], seconds: float)
     """Write the record of a run, which appears under its name only when whole."""
     record = {
         **run._asdict(),
-        "encoder": study.encoder,
+        "encoder": encoder_of(study, run),
         "size": study.size_name,
         "result": result,
         "seconds": seconds,
@@ -73,15 +82,24 @@ def write_record(study: Study, run: Run, result: dict[str, Any], seconds: float)
 def read_records(folder: str | Path, size: str | None = None) -> list[Record]:
     """All records of one size, in the order of their names.
 
-    size: None: the largest there are records of.
+    size: None: of each letter the records of the largest size that it was run at; a repaired
+        letter's control comes along with it.
 
     Raises:
         ValueError: a file is not such a record.
     """
     records = [_read(file) for file in sorted(Path(folder).glob("*.json"))]
-    sizes = {record["size"] for record in records}
-    size = size or next((name for name in reversed(SIZES) if name in sizes), None)
-    return [record for record in records if record["size"] == size]
+    order = [size] if size else list(SIZES)
+    largest = {}
+    for record in records:
+        if record["size"] in order:
+            letter = record["letter"]
+            largest[letter] = max(largest.get(letter, 0), order.index(record["size"]))
+    return [
+        record
+        for record in records
+        if record["size"] in order and order.index(record["size"]) == largest[record["letter"]]
+    ]
 
 
 def _read(file: Path) -> Record:

@@ -17,15 +17,20 @@ from filelock import FileLock, Timeout
 
 from audit.changes import change
 from audit.data import Study, draw
-from audit.plan import Recipe, phases
+from audit.plan import PUBLISHED_HEAD, Recipe, phases
+from audit.sources import pretraining_patches
+from audit.stages import SOURCE_COUNT
 from src import checkpoints
 from src.data.splits import Split
 from src.finetune import FinetuneConfig, finetune
-from src.pretrain import PretrainConfig, pretrain
+from src.ood import hold_out
+from src.pretrain import Hooks, PretrainConfig, pretrain
 from src.runs import RunSettings
 
 # Settings of pretraining that are younger than the first folders: off, they change no name.
-YOUNGER = ("scale_lr", "warmup_epochs", "weight_decay")
+YOUNGER = ("scale_lr", "warmup_epochs", "weight_decay", "plain_head")
+PUBLISHED_WIDTHS = (256, 128)  # of the published projection head
+CORRECT = "correct.npy"  # beside a classifier: which test images it gets right, eight in a byte
 
 
 class Busy(Exception):
@@ -62,18 +67,34 @@ class Finetuning(NamedTuple):
 
 def pretraining(study: Study, recipe: Recipe, seed: int) -> Pretraining:
     """The pretraining of a run, whose recipe has one."""
-    size, rows = study.size, draw(study, seed, recipe.split).train
-    loss, _, value = recipe.start.partition(" ")
+    start, rows = recipe.start, draw(study, seed, recipe.split).train
+    loss, value = start.arm.split()[:2]
+    published = start.arm.endswith(PUBLISHED_HEAD)
     config = PretrainConfig(
         study.encoder,
-        size.long if recipe.long else size.short,
-        min(size.batch_size, len(rows)),
-        image_size=size.image_size,
+        start.epochs,
+        min(study.size.batch_size, len(rows)),
+        start.lr,
+        warmup_epochs=start.warmup_epochs,
+        projection=PUBLISHED_WIDTHS if published else PretrainConfig.projection,
+        plain_head=published,
+        image_size=study.size.image_size,
         temperature=float(value) if loss in ("cosine", "dot") else 0.5,
         seed=seed,
     )
-    name = _name("pretrain", config, recipe.start, rows.tobytes())
+    source = (start.source,) if start.source else ()
+    name = _name("pretrain", config, start.arm, rows.tobytes(), *source)
     return Pretraining(config, rows, study.work / name)
+
+
+def pretraining_images(study: Study, recipe: Recipe, seed: int) -> tuple[np.ndarray, Hooks]:
+    """What a pretraining is trained on, (N, H, W, 3) uint8, and by which hooks it differs."""
+    rows, start = draw(study, seed, recipe.split).train, recipe.start
+    images = study.store.images[rows]
+    if start.source is None:
+        return change(images, study.places[rows], start.arm, seed)
+    patches = pretraining_patches(study.profile.data, start.source, images, seed)
+    return patches[:SOURCE_COUNT], Hooks()
 
 
 def pretrained(study: Study, recipe: Recipe, seed: int) -> Path:
@@ -88,9 +109,11 @@ def pretrained(study: Study, recipe: Recipe, seed: int) -> Path:
     with exclusive(folder):
         if (folder / "done").exists():
             return checkpoint
-        images, hooks = change(study.store.images[rows], study.places[rows], recipe.start, seed)
+        images, hooks = pretraining_images(study, recipe, seed)
         subset = f"{len(rows)} images of the {recipe.split} training split, labels unused"
-        provenance = {**study.store.provenance, "subset": subset, "audit": recipe.start}
+        if recipe.start.source:
+            subset = f"{len(images)} patches of {recipe.start.source}"
+        provenance = {**study.store.provenance, "subset": subset, "audit": recipe.start.arm}
         settings = RunSettings(runtime=study.runtime, provenance=provenance)
         pretrain(images, config, folder, settings=settings, hooks=hooks)
         (folder / "done").touch()
@@ -104,19 +127,21 @@ def finetuning(study: Study, recipe: Recipe, seed: int) -> Finetuning:
     """The fine-tuning of a run, whose recipe has one; with few labels more epochs, so that the
     steps are about as many.
     """
-    size, split = study.size, draw(study, seed, recipe.split, recipe.labels)
+    size, split = study.size, draw(study, seed, recipe.split, recipe.labels, recipe.draw)
     n_all, n_train = len(draw(study, seed, recipe.split).train), len(split.train)
     epochs = min(max(size.max_epochs, size.epochs), round(size.epochs * n_all / n_train))
     config = FinetuneConfig(
         study.encoder,
-        phases(recipe.finetune, epochs),
+        phases(recipe.finetune, recipe.epochs or epochs),
         min(size.batch_size, n_train // 2),
         recipe.rate,
         image_size=size.image_size,
         seed=seed,
     )
     start = pretraining(study, recipe, seed).folder.name if recipe.start else None
-    name = _name("tune", config, start, split.train.tobytes(), split.test.tobytes())
+    held_out = (recipe.held_out,) if recipe.held_out else ()
+    rows = split.train.tobytes(), split.test.tobytes()
+    name = _name("tune", config, start, *rows, *held_out)
     return Finetuning(config, split, study.work / name)
 
 
@@ -135,13 +160,27 @@ def finetuned(study: Study, recipe: Recipe, seed: int) -> Path:
         if file is None or (recipe.ood and not file.with_suffix(".pth").exists()):
             start = pretrained(study, recipe, seed) if recipe.start else None
             settings = RunSettings(runtime=study.runtime, provenance=study.store.provenance)
-            data = (study.store.images, study.store.labels, split, study.store.meta["classes"])
+            images, labels, split, classes = labelled(study, split, recipe.held_out)
+            data = (images, labels, split, classes)
             done = finetune(*data, config, folder, pretrained=start, settings=settings)
+            correct = done.test_logits.argmax(1) == labels[split.test]
+            np.save(folder / CORRECT, np.packbits(correct))
             shutil.rmtree(folder / "runs")
             file = done.checkpoint.with_suffix(".json")
-        if study.encoder != "custom_cnn" and not recipe.ood:
+        if study.encoder != "custom_cnn" and not (recipe.ood or recipe.keep):
             file.with_suffix(".pth").unlink(missing_ok=True)
     return file
+
+
+def labelled(
+    study: Study, split: Split, held_out: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray, Split, list[str]]:
+    """Images, labels, split and classes to fine-tune on, without the classes that are held out."""
+    images, labels, classes = study.store.images, study.store.labels, study.store.meta["classes"]
+    if not held_out:
+        return images, labels, split, classes
+    kept = hold_out(labels, split, classes, held_out)
+    return images[kept.rows], kept.labels, kept.split, kept.classes
 
 
 def _name(kind: str, config: PretrainConfig | FinetuneConfig, *more: Any) -> str:

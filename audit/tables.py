@@ -14,7 +14,8 @@ from audit.plan import HISTOGRAMS
 from audit.records import Record, read_records
 from src.results import MISSING
 
-ACCURACIES = ("test_accuracy", "linear", "knn")  # shares, shown in percentage points
+# shares, shown in percentage points
+ACCURACIES = ("test_accuracy", "balanced_accuracy", "linear", "knn")
 # that every table has, whatever was run
 COLUMNS = (
     *("encoder", "letter", "arm", "seed", "seconds"),
@@ -28,17 +29,23 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Difference:
-    """arm − control over n seeds: mean and 95 % t-interval (NaN with one seed)."""
+    """arm − control over n seeds: mean, 95 % t-interval and p (NaN with one seed)."""
 
     mean: float
     low: float
     high: float
     n: int
+    p: float = np.nan  # of a mean of 0, two-sided
 
     @property
     def side(self) -> int:
         """1 or −1 where the interval lies above or below 0, 0 where that cannot be told."""
         return int(self.low > 0) - int(self.high < 0)
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval."""
+        return (self.high - self.low) / 2
 
 
 def t_interval(differences: np.ndarray) -> Difference:
@@ -47,12 +54,27 @@ def t_interval(differences: np.ndarray) -> Difference:
     """
     differences = np.asarray(differences, float)
     n = len(differences)
-    mean, low, high = differences.mean() if n else np.nan, np.nan, np.nan
+    mean, low, high, p = differences.mean() if n else np.nan, np.nan, np.nan, np.nan
     if n > 1:
         # identical differences are an interval of no width: scipy warns of lost precision
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-            low, high = stats.ttest_1samp(differences, 0).confidence_interval()
-    return Difference(mean, low, high, n)
+            test = stats.ttest_1samp(differences, 0)
+            low, high = test.confidence_interval()
+            p = test.pvalue
+    return Difference(mean, low, high, n, p)
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """p of each of several comparisons, adjusted for their number (Holm 1979).
+
+    One that was not made (NaN) stays so, and counts as one of them all the same.
+    """
+    adjusted, largest = {}, 0.0
+    ranked = sorted(p_values, key=lambda name: (np.isnan(p_values[name]), p_values[name]))
+    for rank, name in enumerate(ranked):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = np.nan if np.isnan(p_values[name]) else largest
+    return adjusted
 
 
 # --- one row a run ---
@@ -72,38 +94,72 @@ def read(folder: str | Path, size: str | None = None) -> tuple[pd.DataFrame, lis
     table = table.reindex(columns=[*table.columns, *missing])
     if table.empty:
         return table.astype({"letter": str, "arm": str}), records
-    return pd.concat([table, *_best_rates(table), *_gaps(table)], ignore_index=True), records
+    derived = (*_best_rates(table), *_gaps(table), *_few_labels(table))
+    return pd.concat([table, *derived], ignore_index=True), records
 
 
 def _row(record: Record) -> dict[str, Any]:
     result = record["result"]
     row = {key: record[key] for key in ("encoder", "letter", "arm", "seed", "seconds")}
-    row |= {key: value for key, value in result.items() if key not in ("ood", "phases")}
+    plain = {key: value for key, value in result.items() if not isinstance(value, dict | list)}
+    row |= {key: value for key, value in plain.items() if key != "correct"}
     if "ood" in result:
         auroc = {score: metrics["auroc"][0] for score, metrics in result["ood"].items()}
         row |= {f"auroc_{score}": value for score, value in auroc.items()}
         row["mi_minus_msp"] = auroc["mutual_information"] - auroc["one_minus_msp"]
         row["mi_minus_pixels"] = auroc["mutual_information"] - auroc["pixel_mahalanobis"]
+    for labels, values in result.get("budgets", {}).items():
+        row[f"linear_{labels}"] = np.mean(values)
+    return row | _over_sets(result.get("ood_classes", {}))
+
+
+def _over_sets(classes: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Mean AUROC over the classes of each set, "auroc_<set>_<score>", and over the far sets."""
+    if not classes:
+        return {}
+    table = pd.DataFrame(classes)  # scores × "set/class"
+    sets = table.T.groupby(table.columns.str.split("/").str[0]).mean()
+    row = {f"auroc_{name}_{score}": sets.loc[name, score] for name in sets.index for score in sets}
+    row |= {f"auroc_{score}": sets[score].mean() for score in sets}
+    row["mi_minus_msp"] = row["auroc_mutual_information"] - row["auroc_one_minus_msp"]
+    row["mi_minus_pixels"] = row["auroc_mutual_information"] - row["auroc_pixel_mahalanobis"]
     return row
 
 
 def _best_rates(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Of each kind of g the run with the rate best on val, as the arm "<kind> best"."""
-    sweep = table[table["letter"] == "g"]
+    """Of each kind of g, 1, 2 and 4 the run with the rate best on val, as the arm "<kind> best";
+    and what stage 6 measured of that network.
+    """
+    sweep = table[table["letter"].isin(["g", "1", "2", "4"])].dropna(subset=["val_accuracy"])
     kind = sweep["arm"].str.split().str[0]
-    for (_, _, name), runs in sweep.groupby(["encoder", "seed", kind]):
-        yield runs.loc[[runs["val_accuracy"].idxmax()]].assign(arm=f"{name} best")
+    for (_, seed, letter, name), runs in sweep.groupby(["encoder", "seed", "letter", kind]):
+        best = runs.loc[[runs["val_accuracy"].idxmax()]]
+        yield best.assign(arm=f"{name} best")
+        scored = f"{best['arm'].item()} of {letter}"
+        same = (table["letter"] == "6") & (table["seed"] == seed) & (table["arm"] == scored)
+        yield table[same].assign(arm=f"{name} best of {letter}")
+
+
+def _few_labels(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Of each network of stage 3 the mean over its draws of labels, as "<kind> <labels>"."""
+    drawn = table[(table["letter"] == "3") & table["arm"].str.contains(" draw ")]
+    name = drawn["arm"].str.split(" draw ").str[0]
+    for (encoder, seed, arm), runs in drawn.groupby(["encoder", "seed", name]):
+        accuracy = runs["test_accuracy"].mean()
+        row = {"encoder": encoder, "seed": seed, "letter": "3", "arm": arm}
+        yield pd.DataFrame([row | {"test_accuracy": accuracy}])
 
 
 def _gaps(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Pretrained − from scratch on each split of h, as the arm "<split> gap"."""
     runs, index = table[table["letter"] == "h"], ["encoder", "seed"]
-    accuracy = runs.pivot_table("test_accuracy", index, "arm", dropna=False)
-    for split in ("random", "geographic"):
-        pretrained, scratch = f"{split} progressive", f"{split} scratch"
-        if {pretrained, scratch} <= set(accuracy):
-            gap = (accuracy[pretrained] - accuracy[scratch]).rename("test_accuracy").dropna()
-            yield gap.reset_index().assign(letter="h", arm=f"{split} gap")
+    for metric in ("test_accuracy", "balanced_accuracy"):
+        accuracy = runs.pivot_table(metric, index, "arm", dropna=False)
+        for split in ("random", "geographic", "blocks"):
+            pretrained, scratch = f"{split} progressive", f"{split} scratch"
+            if {pretrained, scratch} <= set(accuracy):
+                gap = (accuracy[pretrained] - accuracy[scratch]).rename(metric).dropna()
+                yield gap.reset_index().assign(letter="h", arm=f"{split} gap")
 
 
 def values(table: pd.DataFrame, metric: str, arm: str, encoder: str = "custom_cnn") -> pd.Series:

@@ -1,8 +1,9 @@
 """What the intervals say, in words, by one rule and nothing else.
 
-A claim *holds* where the 95 % interval of its difference lies wholly on the side it names, *does
-not hold* where it lies wholly on the other, and *cannot be told here* where it includes 0 or there
-is one seed.
+A primary claim *holds* where its difference lies on the side it names and p, adjusted for the five
+of them (Holm 1979), is below 0.05; it *does not hold* where that is so of the other side. All
+others are exploratory: the data *point that way*, or the other way, where the 95 % interval of the
+difference lies wholly on one side of 0. Else, or with one seed, it *cannot be told here*.
 """
 
 from typing import Any
@@ -10,21 +11,42 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audit.claims import ACCURACY, METRIC_NAMES, Claim, details, paired, published, suspected
+from audit.claims import (
+    ACCURACY,
+    LEVEL,
+    METRIC_NAMES,
+    PRIMARY,
+    Claim,
+    details,
+    paired,
+    published,
+    suspected,
+)
 from audit.records import Record
-from audit.tables import ACCURACIES, Difference, as_text
+from audit.tables import ACCURACIES, Difference, as_text, holm
 from src.results import MISSING, both_readings, runs_table
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
+TOWARDS, AGAINST = "points that way", "points the other way"  # of the exploratory
+NAMED = "named before the runs"
 FINDINGS, CAUSES = "the study's findings", "what may have made pretraining look worse"
 SIDES = {1: "Above 0", -1: "Below 0", 0: "Not told apart from 0"}
 
 
 def verdict(difference: Difference, sign: int) -> str:
-    """By the rule above; `MISSING` where nothing was run."""
+    """Of an exploratory claim, by the rule above; `MISSING` where nothing was run."""
     if difference.n == 0:
         return MISSING
-    return {0: OPEN, sign: HOLDS}.get(difference.side, FAILS)
+    return {0: OPEN, sign: TOWARDS}.get(difference.side, AGAINST)
+
+
+def primary_verdict(difference: Difference, sign: int, adjusted_p: float) -> str:
+    """Of a primary claim, by the rule above; `MISSING` where nothing was run."""
+    if difference.n == 0:
+        return MISSING
+    if not adjusted_p < LEVEL:
+        return OPEN
+    return HOLDS if np.sign(difference.mean) == sign else FAILS
 
 
 # --- every claim ---
@@ -36,10 +58,21 @@ def verdict_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     labels = table.loc[table["letter"] == "f", "arm"].str.split().str[-1]
     few = min((int(n) for n in labels if n != "all"), default=10)
-    rows = _sign_rows()
+    rows = [*_primary_rows(table), *_sign_rows()]
     rows += [_row(FINDINGS, claim, paired(table, claim)) for claim in published(few)]
     rows += [_row(CAUSES, claim, paired(table, claim)) for claim in suspected()]
     return pd.DataFrame(rows)
+
+
+def _primary_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    differences = {claim: paired(table, claim) for claim in PRIMARY}
+    adjusted = holm({claim.text: difference.p for claim, difference in differences.items()})
+    rows = []
+    for claim, difference in differences.items():
+        p = adjusted[claim.text]
+        answer = {"p, Holm": p, "verdict": primary_verdict(difference, claim.sign, p)}
+        rows.append(_row(NAMED, claim, difference) | answer)
+    return rows
 
 
 def _row(group: str, claim: Claim, difference: Difference) -> dict[str, Any]:
@@ -50,6 +83,7 @@ def _row(group: str, claim: Claim, difference: Difference) -> dict[str, Any]:
         "metric": METRIC_NAMES[claim.metric],
         "difference": as_text(difference, claim.metric),
         "verdict": verdict(difference, claim.sign),
+        "p, Holm": np.nan,
         "mean": difference.mean,
         "low": difference.low,
         "high": difference.high,

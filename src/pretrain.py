@@ -52,6 +52,7 @@ class PretrainConfig:
     weight_decay: float = 0.0  # decoupled (Loshchilov & Hutter 2019, arXiv 1711.05101)
     temperature: float = 0.5
     projection: tuple[int, ...] = (512, 512, 128)
+    plain_head: bool = False  # no batch norm in it; as published with projection (256, 128)
     image_size: int = 64  # pixels of a view
     in_channels: int = 3
     dropout: float = 0.1
@@ -166,7 +167,7 @@ def _build(
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
     """The encoder, its projection head, and both in one as a training step calls them."""
     encoder = untrained(config)
-    head = projection_head(encoder.feature_dim, config.projection)
+    head = projection_head(encoder.feature_dim, config.projection, config.plain_head)
     model = nn.Sequential(encoder, head).to(runtime.device, memory_format=torch.channels_last)
     return encoder, head, wrap_ddp(sync_batch_norm(model, world), world)
 

@@ -111,15 +111,18 @@ class Head(nn.Sequential):
             return super().forward(features.float())
 
 
-def projection_head(feature_dim: int, widths: tuple[int, ...] = (512, 512, 128)) -> Head:
+def projection_head(
+    feature_dim: int, widths: tuple[int, ...] = (512, 512, 128), plain: bool = False
+) -> Head:
     """The head that the contrastive loss sees, thrown away after pretraining (SimCLR §4.2).
 
-    Batch norm after every layer, as in the authors' code: without it the first hundreds of steps
-    learn little. No ReLU behind the last one.
+    Batch norm after every layer, as in the authors' code, or none in a `plain` one, as in the
+    study's published code with widths (256, 128). No ReLU behind the last layer.
     """
     layers: list[nn.Module] = []
     for width_in, width in itertools.pairwise((feature_dim, *widths)):
-        layers += [nn.Linear(width_in, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+        layers.append(nn.Linear(width_in, width, bias=plain))
+        layers += [nn.ReLU()] if plain else [nn.BatchNorm1d(width), nn.ReLU()]
     return Head(*layers[:-1])
 
 
