@@ -92,8 +92,9 @@ class Loop:
         self.progress = self._restored(*saved) if saved else Progress([first()] if first else [])
         total = self.schedule.steps
         done = (self.progress.epoch - 1) * self.schedule.steps_per_epoch + self.progress.step
-        quiet = not self.run.world.first
-        with tqdm(total=total, initial=done, unit="step", mininterval=1, disable=quiet) as self.bar:
+        # said only where it must be, so that TQDM_DISABLE is heard elsewhere
+        quiet = {} if self.run.world.first else {"disable": True}
+        with tqdm(total=total, initial=done, unit="step", mininterval=1, **quiet) as self.bar:
             while self.progress.epoch <= self.schedule.epochs:
                 yield self.progress.epoch
         if not saved or done < total:
