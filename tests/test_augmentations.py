@@ -680,6 +680,7 @@ def test_nothing_waits_for_the_device_with_twelve_bands_either():
     )
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize("extras", [{}, EVERYTHING], ids=["default", "everything"])
 def test_compiled_views_equal_the_eager_ones(monkeypatch, extras):
     # Without a GPU, where nobody would compile, only the graph is made and run as it is: writing

@@ -309,7 +309,7 @@ def test_arguments_out_of_range_are_refused(bad):
         build_encoder("custom_cnn", **bad)
 
 
-def test_values_can_be_imported():
+def test_documented_names_can_be_imported():
     documented = {
         "src.augmentations": "SimCLRAugmentation normalize random_dihedral",
         "src.augmentations.resampling": "resize to_unit",
