@@ -23,7 +23,7 @@ from src.data.store import PatchStore
 from src.encoders import ENCODERS, build_encoder, projection_head
 from src.errors import exit_with_message
 from src.losses import nt_xent
-from src.runs import Run, RunSettings, Stopped, fingerprint
+from src.runs import Run, RunSettings, fingerprint
 from src.runs.batches import batches, to_device_if_it_fits
 from src.runs.distributed import (
     ALONE,
@@ -210,8 +210,8 @@ def _seed_dropout(seed: int, epoch: int, step: int, world: World) -> None:
 
 
 def _optimizer(model: nn.Module, config: PretrainConfig) -> Adam:
-    options = {"weight_decay": config.weight_decay, "decoupled_weight_decay": True}
-    return Adam(model.parameters(), lr=config.lr, fused=True, **options)
+    decay = {"weight_decay": config.weight_decay, "decoupled_weight_decay": config.weight_decay > 0}
+    return Adam(model.parameters(), lr=config.lr, fused=True, **decay)
 
 
 def _schedule(config: PretrainConfig, steps: int) -> Schedule:
@@ -244,10 +244,7 @@ def main() -> None:
     # before anything touches a GPU
     world = init_distributed(torch.device("cpu") if arguments.device == "cpu" else None)
     with exit_with_message():
-        try:
-            checkpoint = _pretrain_on_store(arguments, world)
-        except Stopped as stopped:
-            raise SystemExit(str(stopped)) from None
+        checkpoint = _pretrain_on_store(arguments, world)
     if world.first:
         print(f"best epoch: {checkpoint}")
 
