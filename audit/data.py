@@ -75,8 +75,8 @@ def place_table(names: np.ndarray, coordinates: Path | None) -> tuple[np.ndarray
 
     Args:
         names: (N,) of the images, `<Class>_<number>`.
-        coordinates: CSV of name, latitude, longitude; None: the rank of an image's number within
-            its class, in (0, 1], stands for the longitude, and its class for the latitude.
+        coordinates: CSV of name, latitude, longitude; None: ten times the rank of an image's number
+            within its class, in (0, 1], stands for the longitude, and its class for the latitude.
 
     Raises:
         DataError: the CSV is missing, has other columns, or lacks an image.
@@ -84,7 +84,7 @@ def place_table(names: np.ndarray, coordinates: Path | None) -> tuple[np.ndarray
     if coordinates is None:
         files = pd.Series(names).str.rsplit("_", n=1, expand=True)
         rank = files[1].astype(int).groupby(files[0]).rank(pct=True)
-        return np.stack([rank, pd.factorize(files[0])[0]], axis=1), "class and number"
+        return np.stack([10 * rank, pd.factorize(files[0])[0]], axis=1), "class and number"
     try:
         table = pd.read_csv(coordinates).set_index("name").reindex(names)[["longitude", "latitude"]]
     except (OSError, KeyError, ValueError) as error:
@@ -149,7 +149,7 @@ def _draw(study: Study, seed: int, kind: str, labels: int | None, number: int) -
     pools = {"random": random}
     if kind != "random":
         pools |= {"even random": random, "geographic": geographic_split(study.places[:, 0])}
-        if size.test_all:  # the first records knew no blocks
+        if kind == "blocks" or size.test_all:  # the first records knew no blocks
             pools["blocks"] = block_split(study.places, seed)
     few_val = FEW_VAL if labels and size.test_all else None  # as few labels to choose by
     limits = {"train": labels or size.per_class, "val": size.held_out or few_val}

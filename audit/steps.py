@@ -68,7 +68,7 @@ class Finetuning(NamedTuple):
 def pretraining(study: Study, recipe: Recipe, seed: int) -> Pretraining:
     """The pretraining of a run, whose recipe has one."""
     start, rows = recipe.start, draw(study, seed, recipe.split).train
-    loss, value = start.arm.split()[:2]
+    words = start.arm.split()
     published = start.arm.endswith(PUBLISHED_HEAD)
     config = PretrainConfig(
         study.encoder,
@@ -79,7 +79,7 @@ def pretraining(study: Study, recipe: Recipe, seed: int) -> Pretraining:
         projection=PUBLISHED_WIDTHS if published else PretrainConfig.projection,
         plain_head=published,
         image_size=study.size.image_size,
-        temperature=float(value) if loss in ("cosine", "dot") else 0.5,
+        temperature=float(words[1]) if words[0] in ("cosine", "dot") else 0.5,
         seed=seed,
     )
     source = (start.source,) if start.source else ()
