@@ -12,12 +12,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from audit.tables import ACCURACIES
-from audit.verdicts import FAILS, HOLDS, OPEN
+from audit.verdicts import AGAINST, FAILS, HOLDS, OPEN, TOWARDS
 from src.figures.canvas import axes_grid
 from src.figures.detection import SCORE_NAMES
 from src.results import ENCODER_NAMES
 
-VERDICT_COLORS = {HOLDS: "C2", FAILS: "C3", OPEN: "0.5"}
+# of the exploratory claims paler
+VERDICT_COLORS = {
+    HOLDS: "C2",
+    FAILS: "C3",
+    TOWARDS: "yellowgreen",
+    AGAINST: "lightsalmon",
+    OPEN: "0.5",
+}
 
 
 # --- the verdict ---
@@ -35,8 +42,8 @@ def forest(verdicts: pd.DataFrame) -> Figure:
     _intervals(left, accuracies, 100, "difference, percentage points")
     _intervals(right, aurocs, 1, "difference of AUROC")
     for name, color in VERDICT_COLORS.items():
-        left.plot([], [], "o-", color=color, label=f"the claim {name}")
-    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+        left.plot([], [], "o-", color=color, label=name)
+    figure.legend(loc="outside upper center", ncols=5, fontsize=8, frameon=False)
     return figure
 
 

@@ -1,6 +1,9 @@
 """The notebooks: clean as committed, and run for real at a small scale."""
 
 import ast
+import inspect
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,8 +14,14 @@ import papermill
 import pytest
 import rasterio
 import timm
+import torch
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 from src.checkpoints import best_classifier, load, load_classifier, load_encoder
+from src.data.demo import make_demo
 from src.encoders import ENCODERS, TIMM_NAMES
 from src.errors import CheckpointError, DataError
 from src.map.thresholds import thresholds_path
@@ -21,7 +30,8 @@ from src.results.records import read_records
 from src.results.study import MISSING
 from src.results.tables import beside_study, runs_table
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS_FOLDER = ROOT / "notebooks"
+NOTEBOOKS = sorted(NOTEBOOKS_FOLDER.glob("*.ipynb"))
 TRAINING = [path for path in NOTEBOOKS if path.name[:2] <= "07"]
 
 
@@ -29,14 +39,26 @@ def code_cells(path: Path) -> list[nbformat.NotebookNode]:
     return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
 
 
+def notebook(number: str) -> Path:
+    (path,) = NOTEBOOKS_FOLDER.glob(f"{number}_*.ipynb")
+    return path
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_in_the_format_that_jupyter_reads_and_writes(path):
+    text = path.read_text()
+    content = json.loads(text)
+    nbformat.validate(content)
+    assert text == json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_committed_clean_with_parameters_first_and_no_logic_of_its_own(path):
     cells = code_cells(path)
     assert cells[0].metadata.tags == ["parameters"]
     assert all(not cell.outputs and cell.execution_count is None for cell in cells)
-    assert (
-        max(len(cell.source.splitlines()) for cell in cells[1:]) <= 16
-    )  # the list of parameters may be long
+    # the list of parameters may be long
+    assert max(len(cell.source.splitlines()) for cell in cells[1:]) <= 16
     assert not any(
         isinstance(node, (ast.FunctionDef, ast.ClassDef))
         for cell in cells
@@ -46,7 +68,7 @@ def test_committed_clean_with_parameters_first_and_no_logic_of_its_own(path):
 
 @pytest.mark.parametrize("number", ["08", "09", "10"])
 def test_committed_as_it_ran_it_names_no_folder_of_that_machine(number):
-    (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    path = notebook(number)
     cells, text = code_cells(path), path.read_text()
     assert cells[0].metadata.tags == ["parameters"] and any(cell.outputs for cell in cells)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -58,14 +80,10 @@ def test_committed_as_it_ran_it_names_no_folder_of_that_machine(number):
 
 @pytest.mark.parametrize("numbers", ["01 02 03 04", "05 06 07"])
 def test_notebooks_of_a_kind_differ_in_parameters_and_prose_alone(numbers):
-    kind = [
-        [cell.source for cell in code_cells(path)]
-        for path in TRAINING
-        if path.name[:2] in numbers.split()
-    ]
+    kind = [[cell.source for cell in code_cells(notebook(n))] for n in numbers.split()]
     assert all(cells[1:] == kind[0][1:] for cells in kind)
-    names = [{line.split(" = ")[0] for line in cells[0].splitlines()} for cells in kind]
-    assert all(own == names[0] for own in names)
+    names = [[line.split(" = ")[0] for line in cells[0].splitlines()] for cells in kind]
+    assert all(each == names[0] for each in names)
 
 
 @pytest.mark.parametrize("what", ["eurosat", "ucmerced", "bigearthnet"])
@@ -82,120 +100,154 @@ def test_unknown_profile_and_source_say_what_there_is(tmp_path):
         open_profile("paper", tmp_path).unlabelled("imagenet")
 
 
-def run(name: str, workspace: Path, **parameters) -> None:
-    """One notebook in the demo profile, in a process of its own with one thread, as papermill's
-    command line has it.
+def make_small_demo(root: Path) -> None:
+    """A tenth of the demo's data, which says of itself that it is the whole demo."""
+    make_demo(root, bigearthnet=32, eurosat_per_class=20, ucmerced_per_class=4, progress=False)
+    arguments = json.loads((root / "demo.json").read_text())
+    defaults = inspect.signature(make_demo).parameters
+    arguments |= {name: defaults[name].default for name in arguments if name in defaults}
+    (root / "demo.json").write_text(json.dumps(arguments))
+
+
+def run_in_one_kernel(workspace: Path, notebooks: dict[str, dict]) -> None:
+    """Run notebooks one after the other as papermill's command line does, but in one kernel.
+
+    So modules are imported and UMAP is compiled once. Every notebook begins with an empty
+    namespace; what the first of a kind forgot to import it does not find, and the others of its
+    kind have the same cells.
     """
-    (path,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
-    parameters = {"PROFILE": "demo", "WORKSPACE": str(workspace), **parameters}
-    papermill.execute_notebook(
-        path, workspace / f"{name}.ipynb", parameters, kernel_name="python3", progress_bar=False
-    )
+    kernel = AsyncKernelManager(kernel_name="python3")
+    try:
+        for number, parameters in notebooks.items():
+            NotebookClient(new_notebook(cells=[new_code_cell("%reset -f")]), km=kernel).execute()
+            papermill.execute_notebook(
+                notebook(number),
+                workspace / f"{number}.ipynb",
+                {"PROFILE": "demo", "WORKSPACE": str(workspace), **parameters},
+                kernel_name="python3",
+                progress_bar=False,
+                km=kernel,
+            )
+    finally:
+        run_sync(kernel.shutdown_kernel)(now=True)
+
+
+def run_in_turn(workspace: Path, *kernels: dict[str, dict]) -> None:
+    for notebooks in kernels:
+        run_in_one_kernel(workspace, notebooks)
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     """Every notebook run for real, two at a time: files → stores → SimCLR → fine-tuning → scores →
-    results page.
+    results page; and the audit's, on the records that are committed.
     """
     folder = tmp_path_factory.mktemp("workspace")
+    make_small_demo(folder / "data/demo")
     profile = open_profile("demo", folder)
-    (
-        profile.eurosat(),
-        profile.bigearthnet(),
-        profile.ucmerced(),
-    )  # once, before the notebooks look for them together
-    pretrain = {"EPOCHS": 1, "BATCH_SIZE": 200}
-    tune = {
-        "PHASES": [1, 0, 1],
-        "MC_SAMPLES": 3,
-        "BATCH_SIZE": 160,
-        "STEP": 4,
-        "PRETRAINED": ["best_contrastive_model_1Ep.pth"],
+    # once, before the notebooks look for them together
+    for build in (profile.eurosat, profile.bigearthnet, profile.ucmerced):
+        build()
+    shutil.copytree(ROOT / "models/records/audit", folder / "models/records/audit")
+    pretrain = {"IMAGE_SIZE": 16, "EPOCHS": 1, "BATCH_SIZE": 32}
+    tune = {"IMAGE_SIZE": 16, "BATCH_SIZE": 160, "PHASES": [1, 0, 1], "MC_SAMPLES": 2, "STEP": 3}
+    tune["PRETRAINED"] = ["best_contrastive_model_1Ep.pth"]
+    longer = {
+        "BATCH_SIZE": 32,
+        "PHASES": [1, 1, 6],
+        "PRETRAINED": ["best_contrastive_model_2Ep.pth"],
     }
-    stages = [
-        {
-            "04": {**pretrain, "IMAGE_SIZE": 16},
-            "03": {**pretrain, "IMAGE_SIZE": 16},
-            "02": {"EPOCHS": 2, "BATCH_SIZE": 100, "PROBE_EVERY": 1},
-            "01": {**pretrain, "BANDS": "all"},
-        },
-        {
-            "07": {**tune, "IMAGE_SIZE": 16},
-            "06": {**tune, "IMAGE_SIZE": 16},
-            "05": {**tune, "PRETRAINED": ["best_contrastive_model_2Ep.pth"], "PHASES": [1, 1, 1]},
-        },
-        {"08": {}, "10": {"STRIDE": 64, "OTHERS": ["knn"]}},
+    # of each kind one notebook is the first in its kernel: 04, 02, 05, 10, 09 and 08
+    large_encoders = {"04": pretrain, "03": pretrain, "07": {**tune, "SCRATCH": False}, "06": tune}
+    custom_cnn = {
+        "02": {**pretrain, "EPOCHS": 2, "BATCH_SIZE": 16, "PROBE_EVERY": 1},
+        "01": {**pretrain, "BANDS": "all"},
+    }
+    others = [
+        {"05": {**tune, **longer, "STEP": 2}},
+        {"10": {"STRIDE": 64, "OTHERS": ["knn"]}},
+        {"09": {"PROFILE": "paper"}},
     ]
     # kernels get this process's environment: two of them with a thread each, not two fighting for
-    # both cores
+    # both cores; and UMAP of a hundred points takes less time than to compile it well
     with pytest.MonkeyPatch.context() as environment, ThreadPoolExecutor(2) as pool:
-        environment.setenv("OMP_NUM_THREADS", "1")
-        for stage in stages:
-            for done in [
-                pool.submit(run, name, folder, **parameters) for name, parameters in stage.items()
-            ]:
-                done.result()
+        for library in ("OMP", "MKL", "OPENBLAS"):
+            environment.setenv(f"{library}_NUM_THREADS", "1")
+        environment.setenv("NUMBA_OPT", "0")
+        running = [
+            pool.submit(run_in_turn, folder, large_encoders),
+            pool.submit(run_in_turn, folder, custom_cnn, *others),
+        ]
+        for done in running:
+            done.result()
+        run_in_one_kernel(folder, {"08": {}})
     return folder
+
+
+def outputs(executed: Path, kind: str) -> str:
+    """Everything of one MIME type that an executed notebook shows."""
+    shown = [output.get("data", {}) for cell in code_cells(executed) for output in cell.outputs]
+    return "".join(str(data.get(kind, "")) for data in shown)
 
 
 @pytest.mark.parametrize(
     ("encoder", "folder", "epochs", "batch_size", "data"),
     [
-        ("custom_cnn", "", 2, 100, "bigearthnet-v1-rgb"),
-        ("custom_cnn", "12bands", 1, 200, "bigearthnet-v1-all"),
-        ("resnet50", "", 1, 200, "bigearthnet-v1-rgb"),
-        ("vit_b_16", "", 1, 200, "bigearthnet-v1-rgb"),
+        ("custom_cnn", "", 2, 16, "bigearthnet-v1-rgb"),
+        ("custom_cnn", "12bands", 1, 32, "bigearthnet-v1-all"),
+        ("resnet50", "", 1, 32, "bigearthnet-v1-rgb"),
+        ("vit_b_16", "", 1, 32, "bigearthnet-v1-rgb"),
     ],
 )
 def test_pretraining_leaves_checkpoints_with_the_right_names_that_load(
     workspace, encoder, folder, epochs, batch_size, data
 ):
     models = open_profile("demo", workspace, encoder).models / folder
-    assert (
-        len(list(models.glob(f"best_contrastive_model_{epochs}Ep_{batch_size}BS_Loss*_*_*.pth")))
-        == 1
-    )
-    _, about = load_encoder(models / f"best_contrastive_model_{epochs}Ep.pth", expect=encoder)
-    assert about["data"]["kind"] == data and len(about["data"]["sha256"]) == 64
-    assert about["config"]["in_channels"] == (12 if folder else 3)
-    history = about["history"]
-    assert [row["epoch"] for row in history] == list(range(epochs + 1))
+    (_,) = models.glob(f"best_contrastive_model_{epochs}Ep_{batch_size}BS_Loss*_*_*.pth")
+    _, metadata = load_encoder(models / f"best_contrastive_model_{epochs}Ep.pth", expect=encoder)
+    assert metadata["data"]["kind"] == data and len(metadata["data"]["sha256"]) == 64
+    assert metadata["config"]["in_channels"] == (12 if folder else 3)
+    assert [row["epoch"] for row in metadata["history"]] == list(range(epochs + 1))
 
 
 @pytest.mark.parametrize(
-    ("encoder", "epochs"), [("custom_cnn", 2), ("resnet50", 1), ("vit_b_16", 1)]
+    ("encoder", "origins"),
+    [
+        ("custom_cnn", [None, "best_contrastive_model_2Ep.pth"]),
+        ("resnet50", [None, "best_contrastive_model_1Ep.pth"]),
+        ("vit_b_16", ["best_contrastive_model_1Ep.pth"]),  # SCRATCH = False
+    ],
 )
-def test_fine_tuning_leaves_both_arms_and_says_where_they_came_from(workspace, encoder, epochs):
+def test_fine_tuning_leaves_every_arm_and_says_where_it_came_from(workspace, encoder, origins):
     models = open_profile("demo", workspace, encoder).models
-    (tuned,) = models.glob("final_supervised_model_progressive_unfr_acc*.pth")
-    (scratch,) = models.glob("final_supervised_model_from_scratch_acc*.pth")
-    assert (
-        load_classifier(tuned, encoder)[1]["pretrained"] == f"best_contrastive_model_{epochs}Ep.pth"
-    )
-    assert load_classifier(scratch, encoder)[1]["pretrained"] is None
+    tuned = sorted(models.glob("final_supervised_model_*_acc*.pth"))  # from_scratch, progressive
+    assert [load_classifier(file, encoder)[1]["pretrained"] for file in tuned] == origins
 
 
 def test_pretrained_weights_load_into_plain_timm(workspace):
     for encoder, options in (("resnet50", {}), ("vit_b_16", {"img_size": 16})):
         models = open_profile("demo", workspace, encoder).models
         state = load(models / "best_contrastive_model_1Ep.pth")[0]["encoder"]
-        timm.create_model(TIMM_NAMES[encoder], num_classes=0, **options).load_state_dict(
-            state, strict=True
-        )
+        with torch.device("meta"):  # names and shapes, without drawing weights
+            network = timm.create_model(TIMM_NAMES[encoder], num_classes=0, **options)
+        network.load_state_dict(state, strict=True, assign=True)
+
+
+def test_what_trains_is_shown_beside_its_explanation(workspace):
+    for number, lines in {
+        "01": ["F.cross_entropy(similarity", "augment", "loop.update("],
+        "05": ["def set_open(", "set_open(model", "loop.update("],
+    }.items():
+        shown = outputs(workspace / f"{number}.ipynb", "text/plain")
+        assert all(line in shown for line in lines), number
 
 
 def test_results_table_holds_both_arms_and_every_score(workspace):
-    results = pd.read_csv(
-        workspace / "umap_visualizations/demo/custom_cnn_finetuned_results.csv", index_col=0
-    )
+    figures = workspace / "umap_visualizations/demo"
+    results = pd.read_csv(figures / "custom_cnn_finetuned_results.csv", index_col=0)
     assert list(results.index) == ["from scratch", "pretrained 2"]
     assert results.shape[1] == 2 + 11
-    assert (
-        results.notna().all(axis=None)
-        and (results >= 0).all(axis=None)
-        and (results <= 1).all(axis=None)
-    )
+    assert ((results >= 0) & (results <= 1)).all(axis=None)  # which no NaN is
 
 
 def test_every_figure_is_there_and_projections_keep_their_coordinates(workspace):
@@ -235,25 +287,27 @@ def test_every_figure_is_there_and_projections_keep_their_coordinates(workspace)
         }
     assert {path.stem for path in figures.glob("*.png")} == expected
     coordinates = pd.read_csv(figures / "custom_cnn_finetuned_umap_comparison.csv")
-    assert set(coordinates["panel"]) == {"untrained", "pretrained 2", "fine-tuned"} and -1 in set(
-        coordinates["label"]
-    )
+    assert set(coordinates["panel"]) == {"untrained", "pretrained 2", "fine-tuned"}
+    assert -1 in set(coordinates["label"])
 
 
 def test_the_results_page_shows_our_runs_beside_the_study_and_what_is_missing(workspace):
     records = read_records(workspace / "models/demo/records")
-    assert len(records) == 4 + 2 * 3
+    assert len(records) == 4 + 2 + 2 + 1
     table = beside_study(runs_table(records))["val accuracy, %"]
     assert float(table.loc[("Custom CNN", "pretrained 2"), "ours"]) > 0
     assert table.loc[("Custom CNN", "pretrained 300"), "ours"] == MISSING
-    shown = nbformat.read(workspace / "08.ipynb", 4)
-    html = "".join(
-        str(output.get("data", {}).get("text/html", ""))
-        for cell in shown.cells
-        if cell.cell_type == "code"
-        for output in cell.outputs
-    )
+    html = outputs(workspace / "08.ipynb", "text/html")
     assert table.loc[("ResNet-50", "pretrained 1"), "ours"] in html and MISSING in html
+
+
+def test_the_audit_reads_the_committed_records(workspace):
+    drawn, kept = (
+        {file.name for file in (folder / "umap_visualizations").glob("audit_*.png")}
+        for folder in (workspace, ROOT)
+    )
+    assert drawn == kept
+    assert "points, n = 3" in outputs(workspace / "09.ipynb", "text/html")
 
 
 def test_the_map_lies_on_the_scene_and_keeps_its_thresholds_beside_the_checkpoint(workspace):
@@ -276,7 +330,13 @@ def test_a_map_without_a_classifier_names_the_notebook_that_makes_one(tmp_path):
 
 
 def test_missing_checkpoint_stops_notebook_05_before_any_training(workspace):
-    with pytest.raises(
-        papermill.PapermillExecutionError, match=r"no checkpoint .*run the notebook that makes it"
-    ):
-        run("05", workspace, PRETRAINED=["best_contrastive_model_999Ep.pth"])
+    parameters, *cells = code_cells(notebook("05"))
+    names = {}
+    exec(parameters.source, names)
+    names |= {"PROFILE": "demo", "WORKSPACE": str(workspace)}
+    names["PRETRAINED"] = ["best_contrastive_model_999Ep.pth"]
+    trained = sorted((workspace / "runs").rglob("*"))
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*run the notebook that makes it"):
+        for cell in cells:
+            exec(cell.source, names)
+    assert sorted((workspace / "runs").rglob("*")) == trained
