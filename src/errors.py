@@ -21,9 +21,11 @@ class CheckpointError(RuntimeError):
 @contextmanager
 def exit_with_message() -> Iterator[None]:
     """Of a command: what the user can mend becomes one line "error: …" and exit status 1, without a
-    traceback.
+    traceback; a signal that ended it becomes one line too, which says where its work is saved.
     """
     try:
         yield
     except (DataError, CheckpointError, ValueError, OSError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt as stopped:  # `src.runs.Stopped` has a message
+        raise SystemExit(str(stopped) or "stopped") from None
