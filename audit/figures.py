@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from audit.plan import PUBLISHED_HEAD
 from audit.tables import ACCURACIES
 from audit.verdicts import AGAINST, FAILS, HOLDS, OPEN, TOWARDS
 from src.figures.canvas import axes_grid
@@ -62,23 +63,26 @@ def _intervals(axis: Axes, claims: pd.DataFrame, factor: float, xlabel: str) -> 
 
 
 def temperatures(table: pd.DataFrame) -> Figure:
-    """Cosine and dot-product NT-Xent over temperature (b): loss and floor, the temperature it
-    amounts to, linear probe.
+    """Cosine and dot-product NT-Xent over temperature, behind either head (b): loss and floor, the
+    temperature it amounts to, linear probe.
     """
     runs = table[(table["letter"] == "b") & table["linear"].notna()]
     if runs.empty:
         return _not_run()
     runs = _split_arm(runs, "kind", "temperature")
     runs["temperature"] = runs["temperature"].astype(float)
+    heads = runs["arm"].str.endswith(PUBLISHED_HEAD).map({True: PUBLISHED_HEAD, False: ""})
+    runs["kind"] += heads
     floor = runs.groupby("temperature")["floor"].mean()
     figure, axes = axes_grid(1, 3, 4.2, 3.4)
     loss, equivalent, probe = axes[0]
-    for color, (kind, of_kind) in zip(("C0", "C1"), runs.groupby("kind"), strict=False):
+    for number, (kind, of_kind) in enumerate(runs.groupby("kind")):
+        color = f"C{number}"
         _seeds(loss, of_kind, "temperature", "loss", color, kind)
-        if kind == "dot":
+        if kind.startswith("dot"):
             _seeds(equivalent, of_kind, "temperature", "own_temperature", color)
         _seeds(probe, of_kind, "temperature", "linear", color, kind)
-    loss.plot(floor.index, floor, "--", color="C3", label="floor for unit vectors")
+    loss.plot(floor.index, floor, "--", color="k", label="floor for unit vectors")
     loss.set(ylabel="NT-Xent, last epoch", yscale="symlog")
     equivalent.plot(floor.index, floor.index, ":", color="0.4", label="the same")
     equivalent.set(ylabel="dot products: τ / length²", yscale="log")
@@ -163,7 +167,8 @@ def detectors(table: pd.DataFrame) -> Figure:
     runs = table[table["letter"] == "i"]
     if runs.empty:
         return _not_run()
-    columns = [column for column in runs if column.startswith("auroc_")]
+    scored = [f"auroc_{score}" for score in SCORE_NAMES]  # and not those of stage 6 by set
+    columns = [column for column in scored if column in runs]
     rows = np.arange(len(columns))[::-1]
     figure, axes = axes_grid(1, 1, 6.4, 1.2 + 0.3 * len(columns))
     axis = axes[0, 0]

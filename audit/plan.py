@@ -36,8 +36,9 @@ class Size:
 
 
 SIZES = {
-    "demo": Size(per_class=20, held_out=4, short=2, long=4, epochs=3, max_epochs=6,
-                 labels=(5, 10), image_size=24, mc_samples=10, tuned="bc", batch_size=32),
+    "demo": Size(per_class=20, held_out=4, short=1, long=2, epochs=3, max_epochs=6,
+                 labels=(5, 10), image_size=16, mc_samples=10, tuned="bc", temperatures=(0.1, 0.5),
+                 rates=(1e-4, 1e-3), batch_size=32),
     "cpu": Size(per_class=180, held_out=30, short=5, long=15, epochs=6, max_epochs=40,
                 labels=(10, 50, 100), image_size=32, mc_samples=20, tuned="bcd"),
     "repair": Size(per_class=180, held_out=30, short=5, long=15, epochs=6, max_epochs=40,
