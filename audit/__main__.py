@@ -19,7 +19,7 @@ from audit.steps import Busy, exclusive
 from src.encoders import ENCODERS
 from src.errors import exit_with_message
 from src.profiles import ROOT, open_profile
-from src.runs.runtime import add_arguments, from_arguments
+from src.runs.runtime import Runtime, add_arguments, from_arguments
 
 POLL_SECONDS = 5.0  # where other processes are making everything that is left
 
@@ -28,8 +28,10 @@ def main() -> None:
     """Do what is left of the plan, as the command line says."""
     arguments, started = _parser().parse_args(), time.monotonic()
     with exit_with_message():
-        study = _open(arguments)
-        letters = _letters(arguments.only, study.size_name)
+        runtime = from_arguments(arguments)
+        size = _size_name(arguments, runtime)
+        letters = _letters(arguments.only, size)  # before any data is looked for
+        study = _open(arguments, size, runtime)
         runs = list(planned_runs(study.size, letters, range(arguments.seeds)))
         if arguments.status:
             print(*standing(study, runs), sep="\n")
@@ -55,14 +57,14 @@ def _letters(only: str | None, size: str) -> str:
     return letters
 
 
-def _open(arguments: argparse.Namespace) -> Study:
-    runtime = from_arguments(arguments)
+def _size_name(arguments: argparse.Namespace, runtime: Runtime) -> str:
+    if arguments.size is None and arguments.profile == "demo":
+        return "demo"
+    return arguments.size or ("gpu" if runtime.device.type == "cuda" else "cpu")
+
+
+def _open(arguments: argparse.Namespace, size: str, runtime: Runtime) -> Study:
     profile = open_profile(arguments.profile, arguments.workspace, arguments.encoder)
-    size = arguments.size
-    if size is None and arguments.profile == "demo":
-        size = "demo"
-    elif size is None:
-        size = "gpu" if runtime.device.type == "cuda" else "cpu"
     coordinates, usual = arguments.coordinates, profile.data / "eurosat_latlon.csv"
     if coordinates is None and usual.is_file():
         coordinates = usual

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from audit import stages
 from audit.plan import HISTOGRAMS
 from audit.records import Record, read_records
 from src.results import MISSING
@@ -128,11 +129,15 @@ def _over_sets(classes: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def _best_rates(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Of each kind of g, 1, 2 and 4 the run with the rate best on val, as the arm "<kind> best";
-    and what stage 6 measured of that network.
+    and what stage 6 measured of that network. Of a stage only when all its rates were run.
     """
-    sweep = table[table["letter"].isin(["g", "1", "2", "4"])].dropna(subset=["val_accuracy"])
+    sweep = table[table["letter"].isin(["g", "1", "2", "4"])]
     kind = sweep["arm"].str.split().str[0]
     for (_, seed, letter, name), runs in sweep.groupby(["encoder", "seed", "letter", kind]):
+        planned = stages.arms(letter) if letter in stages.TITLES else ()
+        complete = len(runs) >= sum(arm.split()[0] == name for arm in planned)
+        if not complete or runs["val_accuracy"].isna().all():
+            continue
         best = runs.loc[[runs["val_accuracy"].idxmax()]]
         yield best.assign(arm=f"{name} best")
         scored = f"{best['arm'].item()} of {letter}"
@@ -141,13 +146,16 @@ def _best_rates(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 
 def _few_labels(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Of each network of stage 3 the mean over its draws of labels, as "<kind> <labels>"."""
+    """Of each network of stage 3 the mean over its draws of labels, as "<kind> <labels>", when all
+    draws were run.
+    """
     drawn = table[(table["letter"] == "3") & table["arm"].str.contains(" draw ")]
     name = drawn["arm"].str.split(" draw ").str[0]
     for (encoder, seed, arm), runs in drawn.groupby(["encoder", "seed", name]):
-        accuracy = runs["test_accuracy"].mean()
-        row = {"encoder": encoder, "seed": seed, "letter": "3", "arm": arm}
-        yield pd.DataFrame([row | {"test_accuracy": accuracy}])
+        if len(runs) == stages.FEW_DRAWS:
+            accuracy = runs["test_accuracy"].mean()
+            row = {"encoder": encoder, "seed": seed, "letter": "3", "arm": arm}
+            yield pd.DataFrame([row | {"test_accuracy": accuracy}])
 
 
 def _gaps(table: pd.DataFrame) -> Iterator[pd.DataFrame]:

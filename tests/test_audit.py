@@ -2,11 +2,16 @@
 again.
 """
 
+import base64
 import dataclasses
 import hashlib
 import itertools
 import json
+import re
+import shutil
+import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import killable
@@ -15,15 +20,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 
 from audit import __main__ as command
-from audit import changes, claims, plan, tables, verdicts
+from audit import changes, claims, one_run, plan, sources, stages, steps, tables, verdicts
 from audit import figures as figures_audit
-from audit.data import draw, open_study, place_table
-from audit.steps import finetuning, pretraining
+from audit.data import block_split, draw, open_study, place_table
+from audit.forecast import lock_folder
+from audit.records import record_file
+from audit.steps import finetuning, pretrained, pretraining
+from src import checkpoints
 from src.augmentations import SimCLRAugmentation
+from src.data.bands import to_uint8
 from src.data.demo import make_demo
+from src.encoders import build_encoder, projection_head
 from src.errors import DataError
 from src.losses import nt_xent
 from src.pretrain import Hooks, PretrainConfig, pretrain, shuffled
@@ -79,6 +90,18 @@ def test_noise_shares_are_as_named_and_nested():
     assert (broken[0] <= broken[1]).all()
 
 
+@pytest.mark.parametrize("percent", [10, 50])
+def test_left_out_are_the_very_images_that_are_noise(percent):
+    rows = np.random.default_rng(0).integers(1, 256, (40, 4, 4, 3), dtype=np.uint8)
+    places = np.zeros((40, 2))
+    noise, _ = changes.change(rows, places, f"noise {percent} %", seed=3)
+    left, hooks = changes.change(rows, places, f"left out {percent} %", seed=3)
+    assert len(left) == 40 - 40 * percent // 100 and hooks == Hooks()
+    assert np.array_equal(left, noise[noise.any((1, 2, 3))])
+    other, _ = changes.change(rows, places, f"left out {percent} %", seed=4)
+    assert not np.array_equal(left, other)
+
+
 def test_published_rendering_is_that_of_the_digital_numbers_and_pixels_become_coarser():
     numbers = np.arange(0, 2750, 50)
     bright = np.round(numbers / 2750 * 255).astype(np.uint8)[None, None, :, None].repeat(3, 3)
@@ -102,9 +125,11 @@ def test_every_arm_makes_its_own_change_and_the_control_none():
         return changed is images, replaced
 
     assert change("cosine 0.5") == change("cosine 0.07") == (True, set())
-    assert change("dot 0.5") == (True, {"loss"})
+    assert change("cosine 0.5 published head") == (True, set())
+    assert change("dot 0.5") == change("dot 0.5 published head") == (True, {"loss"})
     assert change("published rendering") == change("18.75 m") == (False, set())
     assert change("noise 50 %") == (False, {"pairs"})
+    assert change("left out 50 %") == (False, set())
     assert change("fixed order") == change("neighbours") == (True, {"order"})
 
 
@@ -148,6 +173,48 @@ def test_pretraining_takes_another_loss_order_and_pairs(tmp_path):
     assert done.history["loss"].iloc[1:].tolist() == [3.5, 3.5]
 
 
+# --- the two heads ---
+
+
+def squared_lengths(config, batch):
+    """|z|² of the embeddings that an untrained network of this config gives, in train mode."""
+    views = SimCLRAugmentation(config.image_size)(batch, generator(0))
+    torch.manual_seed(0)
+    encoder = build_encoder(config.encoder, image_size=config.image_size).train()
+    head = projection_head(encoder.feature_dim, config.projection, config.plain_head).train()
+    with torch.no_grad():
+        return (head(encoder(views)) ** 2).sum(1)
+
+
+def test_the_published_head_has_no_batch_norm_and_short_embeddings_where_ours_are_long(study):
+    """Dot products of |z|² = 128 at τ = 0.5 are cosines at τ = 0.004: behind our head the published
+    loss is another one.
+    """
+    batch = torch.as_tensor(study.store.images[::5]).permute(0, 3, 1, 2)
+    published, ours = (
+        pretraining(study, plan.recipe_of(study.size, "b", f"dot 0.5{head}"), 0).config
+        for head in (plan.PUBLISHED_HEAD, "")
+    )
+    assert published.plain_head and published.projection == (256, 128)
+    assert published == dataclasses.replace(ours, plain_head=True, projection=(256, 128))
+    assert squared_lengths(published, batch).mean() < 10
+    assert squared_lengths(ours, batch).mean() == pytest.approx(128, rel=0.05)
+
+
+def test_the_head_that_is_trained_is_the_one_that_is_named(study, workspace, records):
+    work = dataclasses.replace(study, work=workspace / "runs/audit/paper/tiny/custom_cnn")
+    shapes = {}
+    for head in (plan.PUBLISHED_HEAD, ""):
+        recipe = plan.recipe_of(study.size, "b", f"cosine 0.5{head}")
+        state = checkpoints.load(pretrained(work, recipe, 0))[0]["projection"]
+        shapes[head] = [tuple(each.shape) for each in state.values() if each.ndim == 2]
+        assert any("running_mean" in key for key in state) == (head == "")
+    assert shapes == {
+        plan.PUBLISHED_HEAD: [(256, 256), (128, 256)],
+        "": [(512, 256), (512, 512), (128, 512)],
+    }
+
+
 # --- intervals and verdicts ---
 
 
@@ -173,20 +240,163 @@ def test_paired_interval_is_scipys():
 @pytest.mark.parametrize(
     ("values", "sign", "expected"),
     [
-        ([-3, -4, -5], -1, "holds"),
-        ([-3, -4, -5], 1, "does not hold"),
-        ([3, 4, 5], 1, "holds"),
-        ([3, 4, 5], -1, "does not hold"),
+        ([-3, -4, -5], -1, "points that way"),
+        ([-3, -4, -5], 1, "points the other way"),
+        ([3, 4, 5], 1, "points that way"),
+        ([3, 4, 5], -1, "points the other way"),
         ([-3, 4, 5], 1, "cannot be told here"),
         ([9], 1, "cannot be told here"),
         ([], 1, "missing"),
-        ([0.3, 0.3, 0.3], 1, "holds"),
+        ([0.3, 0.3, 0.3], 1, "points that way"),
         ([0, 0, 0], 1, "cannot be told here"),
     ],
 )
-def test_a_verdict_depends_on_the_interval_alone(values, sign, expected, recwarn):
+def test_an_exploratory_verdict_depends_on_the_interval_alone(values, sign, expected, recwarn):
     assert verdicts.verdict(tables.t_interval(np.array(values)), sign) == expected
     assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("values", "sign", "adjusted_p", "expected"),
+    [
+        ([-3, -4, -5], -1, 0.049, "holds"),
+        ([-3, -4, -5], 1, 0.049, "does not hold"),
+        ([3, 4, 5], -1, 0.049, "does not hold"),
+        ([-3, -4, -5], -1, 0.05, "cannot be told here"),  # whatever its interval
+        ([-3, -4, -5], 1, 0.05, "cannot be told here"),
+        ([-3], -1, np.nan, "cannot be told here"),
+        ([], -1, np.nan, "missing"),
+    ],
+)
+def test_a_primary_verdict_takes_the_adjusted_p(values, sign, adjusted_p, expected):
+    difference = tables.t_interval(np.array(values))
+    assert verdicts.primary_verdict(difference, sign, adjusted_p) == expected
+
+
+def slow_holm(p_values):
+    """Of each p the largest, over those no larger, of p times how many are no smaller."""
+    count = len(p_values)
+
+    def factor(p):
+        return count - sum(other < p for other in p_values.values())
+
+    return {
+        name: max(min(1, factor(q) * q) for q in p_values.values() if q <= p)
+        for name, p in p_values.items()
+    }
+
+
+def test_holm_is_as_by_hand_and_as_in_plain_loops():
+    by_hand = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
+    expected = {"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}
+    assert tables.holm(by_hand) == pytest.approx(expected)
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 5, 9):
+        p_values = dict(enumerate(rng.random(count) ** 3))
+        adjusted = tables.holm(p_values)
+        assert adjusted == pytest.approx(slow_holm(p_values))
+        assert all(p <= adjusted[name] <= 1 for name, p in p_values.items())
+        ranked = [adjusted[name] for name in sorted(p_values, key=p_values.get)]
+        assert ranked == sorted(ranked)
+
+
+def test_holm_counts_a_comparison_that_was_not_made():
+    adjusted = tables.holm({"a": 0.02, "b": np.nan, "c": 0.001, "d": np.nan})
+    assert adjusted == pytest.approx({"a": 0.06, "b": np.nan, "c": 0.004, "d": np.nan}, nan_ok=True)
+
+
+def test_the_primary_comparisons_are_these():
+    """They were named before any run of the size `full`: a change of one is another question."""
+    accuracy, cnn = "test_accuracy", "custom_cnn"
+    named = [
+        (
+            *("Pretraining lowers the Custom CNN's accuracy, each arm at its best rate", accuracy),
+            *("2/pretrained best", "2/scratch best", -1, cnn),
+        ),
+        (
+            *("Pretraining lowers the Custom CNN's accuracy, by the study's recipe", accuracy),
+            *("2/pretrained 0.0001", "2/scratch 0.001", -1, cnn),
+        ),
+        (
+            *("Pretraining lowers the Custom CNN's accuracy with 10 labels a class", accuracy),
+            *("3/pretrained 10", "3/scratch 10", -1, cnn),
+        ),
+        (
+            "Pretraining lowers the AUROC of MI, over out-of-distribution sets",
+            "auroc_mutual_information",
+            *("6/pretrained best of 2", "6/scratch best of 2", -1, cnn),
+        ),
+        (
+            *("Pretraining lowers ResNet-50's accuracy, each arm at its best rate", accuracy),
+            *("4/pretrained best", "4/scratch best", -1, "resnet50"),
+        ),
+    ]
+    assert [dataclasses.astuple(claim) for claim in claims.PRIMARY] == named
+    assert (claims.LEVEL, claims.HALF_WIDTH) == (0.05, 0.01)
+
+
+def test_more_seeds_are_run_for_the_width_alone():
+    narrow, wide = np.array([0.5, 0.504, 0.508]), np.array([0.5, 0.51, 0.52])
+    for shift in (0, -0.5):
+        assert claims.is_settled(tables.t_interval(narrow + shift))
+        assert not claims.is_settled(tables.t_interval(wide + shift))
+    assert not claims.is_settled(tables.t_interval(narrow[:2]))
+    assert not claims.is_settled(tables.t_interval(np.array([])))
+
+
+def primary_runs(*leads):
+    """Runs of the five primary comparisons whose arm leads by these, three seeds each."""
+    rows = []
+    for claim, lead in zip(claims.PRIMARY, leads, strict=True):
+        for arm, values in ((claim.arm, lead), (claim.control, (0, 0, 0))):
+            letter, name = arm.split("/")
+            by_seed = {seed: 0.5 + value for seed, value in enumerate(values)}
+            of_arm = accuracies(letter, name, by_seed, claim.encoder)
+            rows += [row | {claim.metric: row["test_accuracy"]} for row in of_arm]
+    return pd.DataFrame(rows)
+
+
+def test_a_primary_claim_needs_more_than_its_own_interval():
+    """Three seeds each, at so many standard errors below 0: p is 0.0003, 0.004, 0.02, 0.04, 0.7."""
+    clear, likely, weak, weaker, none = (
+        tuple(-0.3 * (1 + step * np.sqrt(3) / errors) for step in (-1, 0, 1))
+        for errors in (60, 15, 7.5, 5, 0.5)
+    )
+    alone = [tables.t_interval(np.array(lead)) for lead in (clear, likely, weak, weaker, none)]
+    assert [difference.side for difference in alone] == [-1, -1, -1, -1, 0]
+
+    def told(*leads):
+        rows = verdicts.verdict_table(primary_runs(*leads))
+        rows = rows[rows["group"] == verdicts.NAMED]
+        assert list(rows["claim"]) == [claim.text for claim in claims.PRIMARY]
+        p_values = {n: stats.ttest_1samp(lead, 0).pvalue for n, lead in enumerate(leads)}
+        assert list(rows["p, Holm"]) == pytest.approx(list(slow_holm(p_values).values()))
+        return list(rows["verdict"])
+
+    held = told(weaker, clear, none, likely, weak)
+    assert held == [verdicts.OPEN, verdicts.HOLDS, verdicts.OPEN, verdicts.HOLDS, verdicts.OPEN]
+    assert told(*5 * [weak]) == 5 * [verdicts.OPEN]
+    raised = tuple(-value for value in clear)
+    assert told(*4 * [clear], raised) == [*4 * [verdicts.HOLDS], verdicts.FAILS]
+
+
+def test_only_primary_claims_ever_hold():
+    """Every arm is put at a level of its own, so that each comparison is as clear as can be."""
+    exploratory, rng = [*claims.published(4), *claims.suspected()], np.random.default_rng(0)
+    arms = {(claim.encoder, arm) for claim in exploratory for arm in (claim.arm, claim.control)}
+    levels = {key: rng.normal() for key in sorted(arms, key=str) if key[1]}
+    rows = []
+    for ((encoder, arm), level), seed in itertools.product(levels.items(), range(3)):
+        letter, name = arm.split("/")
+        row = {"encoder": encoder, "letter": letter, "arm": name, "seed": seed}
+        rows.append(row | dict.fromkeys(claims.METRIC_NAMES, level + 1e-6 * seed))
+    told = verdicts.verdict_table(pd.DataFrame(rows)).set_index("claim")
+    for claim in exploratory:
+        lead = levels[claim.encoder, claim.arm] - levels.get((claim.encoder, claim.control), 0)
+        expected = verdicts.TOWARDS if lead * claim.sign > 0 else verdicts.AGAINST
+        assert told.loc[claim.text, "verdict"] == expected, claim
+        assert np.isnan(told.loc[claim.text, "p, Holm"])
+    assert len(told) == len(exploratory) + len(claims.PRIMARY) + 2  # these are arithmetic
 
 
 def test_the_studys_own_table_turned_round_is_arithmetic():
@@ -232,14 +442,90 @@ def test_encoders_are_told_and_drawn_apart():
 # --- the plan ---
 
 
-@pytest.mark.parametrize("size", plan.SIZES.values(), ids=plan.SIZES)
-def test_every_comparison_of_every_size_has_both_its_arms(size):
-    runs = plan.planned_runs(size, plan.LETTERS, range(1))
-    known = {f"{run.letter}/{run.arm}" for run in runs} | {None}
-    known |= {f"g/{kind} best" for kind in ("scratch", "progressive", "full")}
-    known |= {"h/random gap", "h/geographic gap"}
-    for claim in [*claims.published(min(size.labels)), *claims.suspected()]:
-        assert {claim.arm, claim.control} <= known, claim
+def letters_of(size_name):
+    """What the command runs of a size."""
+    return {"full": plan.STAGES, "repair": plan.REPAIRED}.get(size_name, plan.LETTERS)
+
+
+def made_result(rng):
+    """As a run has it that does all there is to do."""
+    scores = ("mutual_information", "one_minus_msp", "pixel_mahalanobis")
+    metrics = ("test_accuracy", "val_accuracy", "balanced_accuracy", "linear", "loss")
+    return {
+        **{metric: rng.random() for metric in metrics},
+        "ood": {score: {"auroc": [rng.random(), 0, 1]} for score in scores},
+        "ood_classes": {"ucmerced/airplane": {score: rng.random() for score in scores}},
+    }
+
+
+def write_results(folder, size_name, results, first=0):
+    """Records of a size. results: (encoder, letter, arm, seed) → what was measured."""
+    size = json.loads(json.dumps(dataclasses.asdict(plan.SIZES[size_name])))
+    for number, ((encoder, letter, arm, seed), result) in enumerate(results.items(), first):
+        run = {"encoder": encoder, "letter": letter, "arm": arm, "seed": seed}
+        record = run | {"size": size_name, "result": result, "settings": size, "seconds": 1.0}
+        (folder / f"{size_name}{number:04}.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("size_name", plan.SIZES)
+def test_every_comparison_of_every_size_has_both_its_arms(size_name, tmp_path):
+    size, letters, rng = plan.SIZES[size_name], letters_of(size_name), np.random.default_rng(0)
+    results = {}
+    for letter, arm, seed in plan.planned_runs(size, letters, range(1)):
+        if arm != plan.HISTOGRAMS:
+            own = plan.recipe_of(size, letter, arm).encoder
+            for encoder in (own,) if own else ("custom_cnn", "resnet50"):  # as by --encoder
+                results[encoder, letter, arm, seed] = made_result(rng)
+    write_results(tmp_path, size_name, results)
+    table = tables.read(tmp_path, size_name)[0]
+    every = [*claims.PRIMARY, *claims.published(min(size.labels, default=10)), *claims.suspected()]
+    asked = [claim for claim in every if claim.letter in letters]
+    assert {claim.letter for claim in asked} == {"full": set("12346"), "repair": set("bcdeh")}.get(
+        size_name, set("bcdefghi")
+    )
+    for claim in asked:
+        assert claims.paired(table, claim).n == 1, claim
+
+
+def test_every_arm_of_every_stage_has_a_recipe():
+    size = plan.SIZES["full"]
+    assert set(stages.TITLES) == set(plan.STAGES)
+    for stage in plan.STAGES:
+        recipes = {arm: plan.recipe_of(size, stage, arm) for arm in stages.arms(stage)}
+        assert len(recipes) == len(stages.arms(stage))
+        assert len(set(recipes.values())) == len(recipes), stage  # no two arms are one
+        for arm, recipe in recipes.items():
+            does = recipe.probe, recipe.budgets, recipe.ood, recipe.finetune is not None
+            assert any(does), arm
+            assert (recipe.start is None) == ("scratch" in arm or "untrained" in arm), arm
+            assert recipe.split == "random", arm  # so that the test images are the stages' own
+    trained = {arm: plan.recipe_of(size, "2", arm) for arm in stages.arms("2")}
+    scored = {arm: plan.recipe_of(size, "6", f"{arm} of 2") for arm in trained}
+    for arm, recipe in trained.items():  # it is the very network of stage 2 that is scored
+        assert scored[arm] == dataclasses.replace(recipe, ood=True) and recipe.keep
+
+
+def test_stages_come_one_after_the_other_and_within_one_the_seeds():
+    runs = list(plan.planned_runs(plan.SIZES["full"], "3214", range(3)))
+    assert [run.letter for run in runs] == sorted(run.letter for run in runs)
+    for stage in "1234":
+        seeds = [run.seed for run in runs if run.letter == stage]
+        assert seeds == sorted(seeds) and set(seeds) == {0, 1, 2}
+    arms = [run.arm for run in runs if run.letter == "2"]
+    assert arms == 3 * stages.arms("2")
+    once = [run.arm for run in runs if run.letter == "1" and run.arm.startswith("pretrain")]
+    assert len(once) == len(set(once)) == 6  # one seed of what takes longest
+
+
+def test_records_of_all_sizes_have_names_of_their_own(study):
+    names = []
+    for size_name, size in plan.SIZES.items():
+        of_size = dataclasses.replace(study, size_name=size_name, size=size)
+        runs = list(plan.planned_runs(size, letters_of(size_name), range(3)))
+        assert len(set(runs)) == len(runs)
+        names += [record_file(of_size, run).name for run in runs]
+    assert len(set(names)) == len(names) > 800
+    assert "resnet50_full_6_pretrained-0.0001-of-4_s2.json" in names
 
 
 def test_all_letters_of_a_seed_come_before_the_next_and_controls_come_along():
@@ -320,18 +606,19 @@ def test_runs_that_agree_in_a_step_share_it(workspace, records):
     work = workspace / "runs/audit/paper/tiny/custom_cnn"
     kinds = [folder.name.split("_")[0] for folder in work.iterdir()]
     # long and short are equally long here, and so are both random splits: the control at two seeds;
-    # dot products, published rendering, coarse pixels, three of e and the geographic split at one
-    assert kinds.count("pretrain") == 2 + 1 + 1 + 1 + 3 + 1
+    # dot products, both losses with the published head, published rendering, coarse pixels, four of
+    # e, the geographic split and the blocks at one
+    assert kinds.count("pretrain") == 2 + 1 + 2 + 1 + 1 + 4 + 2
     # f: two kinds, two numbers of labels, two seeds; dot products and published rendering; g: four
-    # kinds at two rates, of which f has two; the geographic split: two. The control of b, all of i
-    # and the random split of h are f's or g's.
-    assert kinds.count("tune") == 8 + 2 + 6 + 2
+    # kinds at two rates, of which f has two; the geographic split and the blocks: two each. The
+    # control of b, all of i and the random split of h are f's or g's.
+    assert kinds.count("tune") == 8 + 2 + 6 + 4
 
 
 def test_folders_have_the_names_that_older_versions_gave_them(study):
     """Or what they left would be made again. A name hashes the config as it was written then."""
     config = (
-        "PretrainConfig(encoder='custom_cnn', epochs=2, batch_size=16, lr=0.001, temperature=0.5, "
+        "PretrainConfig(encoder='custom_cnn', epochs=1, batch_size=16, lr=0.001, temperature=0.5, "
         "projection=(512, 512, 128), image_size=8, in_channels=3, dropout=0.1, seed=1, "
         "augmentation={})"
     )
@@ -350,10 +637,15 @@ def test_folders_have_the_names_that_older_versions_gave_them(study):
 
 
 def test_committed_records_are_of_the_sizes_there_are():
-    for record in tables.read(ROOT / "models/records/audit")[1]:
-        size = json.loads(json.dumps(dataclasses.asdict(plan.SIZES[record["size"]])))
-        assert record["settings"] == record["settings"] | size, record["arm"]
-        assert record["arm"] in plan.arms(plan.SIZES[record["size"]], record["letter"])
+    for file in (ROOT / "models/records/audit").glob("*.json"):
+        record = json.loads(file.read_text())
+        size = plan.SIZES[record["size"]]
+        # what is younger than a record was off
+        newer = {f.name: f.default for f in dataclasses.fields(size)} | record["settings"]
+        as_json = json.loads(json.dumps(dataclasses.asdict(size)))
+        assert {key: newer[key] for key in as_json} == as_json, file.name
+        of_letter = stages.arms if record["letter"] in plan.STAGES else partial(plan.arms, size)
+        assert record["arm"] in of_letter(record["letter"]), file.name
 
 
 def test_records_hold_what_was_measured_and_how(workspace, records):
@@ -371,6 +663,21 @@ def test_records_hold_what_was_measured_and_how(workspace, records):
     assert all(sum(each["share"]) == pytest.approx(1) for each in levels.values())
     dark = np.array(levels["EuroSAT"]["mean"]) * 0.275
     assert levels["EuroSAT, as published"]["mean"] == pytest.approx(dark, abs=1)
+
+
+def test_which_images_are_right_gives_back_the_accuracies(study, workspace, records):
+    measured = [record for record in read_json(workspace) if "test_accuracy" in record["result"]]
+    assert len(measured) > 20
+    for record in measured:
+        result = record["result"]
+        recipe = plan.recipe_of(study.size, record["letter"], record["arm"])
+        rows = draw(study, record["seed"], recipe.split, recipe.labels).test
+        packed = np.frombuffer(base64.b64decode(result["correct"]), np.uint8)
+        assert len(packed) == -(-len(rows) // 8)
+        right = pd.Series(np.unpackbits(packed, count=len(rows)))
+        assert right.mean() == pytest.approx(result["test_accuracy"])
+        by_class = right.groupby(study.store.labels[rows]).mean()
+        assert by_class.mean() == pytest.approx(result["balanced_accuracy"])
 
 
 def test_one_seed_of_every_letter_concludes_nothing(workspace, records):
@@ -394,6 +701,71 @@ def test_a_budget_stops_new_runs_and_says_how_many_are_left(workspace, records, 
     assert "8 of 24 runs to do" in out and "f: about" in out and "8 runs are left" in out
 
 
+@pytest.fixture
+def elsewhere(workspace, records, tmp_path):
+    """A workspace with the same data and records, and none of the work on them."""
+    (tmp_path / "data").mkdir()
+    for name in ("eurosat", "UCMerced_LandUse"):
+        (tmp_path / "data" / name).symlink_to(workspace / "data" / name)
+    shutil.copytree(workspace / "models", tmp_path / "models")
+    return tmp_path
+
+
+def test_status_tells_done_running_and_left_and_does_nothing(elsewhere, tiny, capsys):
+    known = read_json(elsewhere)
+    status = ("--workspace", elsewhere, "--only", "df", "--seeds", 3, "--status")
+    tiny(*status)
+    # seeds 0 and 1 of f are done, seed 0 of d and of its control
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.sub(", about.*", "", line) for line in lines] == [
+        "  f: 16 done, 0 running, 8 left",
+        "  b: 1 done, 0 running, 2 left",
+        "  d: 1 done, 0 running, 2 left",
+    ]
+    work, profile = elsewhere / "runs/audit/paper/tiny/custom_cnn", open_profile("paper", elsewhere)
+    study = open_study(profile, "tiny", work, runtime=pick("cpu"))
+    lock = lock_folder(study, plan.Run("f", "linear 4", 2))
+    child = killable.start(killable.hold, lock)
+    while not (lock / "held").exists():
+        assert child.is_alive()
+        time.sleep(0.02)
+    tiny(*status)
+    child.kill()
+    child.join()
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"  f: 16 done, 1 running, 7 left, about .* h of one process", lines[0])
+    assert lines[3:] == ["  running: seed 2, f: linear 4"]
+    assert not list(work.glob("pretrain*")) and read_json(elsewhere) == known
+
+
+def test_a_signal_saves_a_pretraining_and_the_same_command_goes_on_from_there(
+    elsewhere, tiny, monkeypatch
+):
+    """Its record is that of a run that was never stopped; all of it are three steps."""
+    (file,) = (elsewhere / "models/records/audit").glob("*_b_dot-0.5_s0.json")
+    uninterrupted = json.loads(file.read_text())["result"]
+    file.unlink()
+    loss, taken = changes.dot_product_loss, []
+
+    def stopped_at_the_second(*args):
+        taken.append(args)
+        if len(taken) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return loss(*args)
+
+    monkeypatch.setattr(changes, "dot_product_loss", stopped_at_the_second)
+    command = ("--workspace", elsewhere, "--only", "b", "--seeds", 1, "--device", "cpu")
+    with pytest.raises(SystemExit) as stop:  # which Python prints
+        tiny(*command)
+    assert re.fullmatch(
+        r"stopped by SIGTERM; saved in \S+\.pth\. Run .* to go on\.", stop.value.code
+    )
+    assert len(taken) == 2 and not file.exists()
+    tiny(*command)
+    assert len(taken) == 3
+    assert json.loads(file.read_text())["result"] == uninterrupted
+
+
 def test_the_notebook_tells_these_records_and_what_is_missing(workspace, records, tiny):
     """Its cells, in this process: a kernel would take longer than all of them."""
     cells = nbformat.read(ROOT / "notebooks/09_why_pretraining_hurt.ipynb", 4).cells
@@ -402,24 +774,15 @@ def test_the_notebook_tells_these_records_and_what_is_missing(workspace, records
     for source in code:
         exec(source, space)
     drawn = {path.stem for path in (workspace / "umap_visualizations").glob("audit_*.png")}
-    assert drawn == {
-        "audit_forest",
-        "audit_a_sign",
-        "audit_b_temperatures",
-        "audit_c_grey_levels",
-        "audit_c_radiometry",
-        "audit_d_sampling",
-        "audit_e_noise",
-        "audit_f_labels",
-        "audit_g_rates",
-        "audit_h_split",
-        "audit_i_detectors",
-    }
+    named = {name for source in code for name in re.findall(r"(audit_\w+)\.png", source)}
+    assert drawn == named  # and each of the letters that were run has a figure of its own
+    letters = {record["letter"] for record in read_json(workspace)}
+    assert {"forest", "a", *letters} <= {name.split("_")[1] for name in drawn}
     told = space["claims"].set_index("claim")
     # one seed, two seeds, none
-    assert told.loc["Near-black rendering costs accuracy", "verdict"] == "cannot be told here"
+    assert told.loc["Near-black rendering costs accuracy", "verdict"] == verdicts.OPEN
     assert told.loc["… and with 4 labels a class", "difference"].endswith("n = 2")
-    assert told.loc["Pretraining lowers ResNet-50's accuracy", "verdict"] == "missing"
+    assert told.loc["Pretraining lowers ResNet-50's accuracy", "verdict"] == verdicts.MISSING
 
 
 def test_the_notebook_says_so_where_nothing_was_run(tmp_path):
@@ -450,10 +813,13 @@ def parts(split):
 
 def test_splits_are_balanced_nested_and_apart(study):
     labels = study.store.labels
-    for seed, kind in itertools.product((0, 1), ("random", "even random", "geographic")):
+    kinds = ("random", "even random", "geographic", "blocks")
+    for seed, kind in itertools.product((0, 1), kinds):
         split = draw(study, seed, kind)
         counts = [np.bincount(labels[rows]).tolist() for rows in parts(split)]
-        assert counts == [10 * [8], 10 * [2], 10 * [3]]
+        assert counts[0] == 10 * [6] and max(counts[1]) == 2
+        # blocks are dealt whole: some classes have a single one for val, more or fewer for test
+        assert kind == "blocks" or counts[1:] == [10 * [2], 10 * [3]]
         assert len(np.unique(np.concatenate(parts(split)))) == sum(map(len, parts(split)))
         few = draw(study, seed, kind, 4)
         assert set(few.train) < set(split.train) and np.array_equal(few.test, split.test)
@@ -473,6 +839,49 @@ def test_even_splits_are_as_large_as_the_smaller(study):
     assert even == geographic and random[0] > geographic[0]
 
 
+@pytest.mark.parametrize("per_class", [6, None])
+def test_all_that_is_not_used_is_tested(study, per_class):
+    """And what is trained on and chosen by has as many of each class, however it is split."""
+    whole = dataclasses.replace(study.size, test_all=True, per_class=per_class, held_out=None)
+    study = dataclasses.replace(study, size=whole)
+    labels, kinds = study.store.labels, ("even random", "geographic", "blocks")
+    for seed in (0, 1):
+        splits = {kind: draw(study, seed, kind) for kind in ("random", *kinds)}
+        for kind in ("random", "even random"):
+            together = np.concatenate(parts(splits[kind]))
+            assert sorted(together) == list(range(len(labels)))
+        cut = np.quantile(study.places[:, 0], 0.8)
+        assert np.array_equal(splits["geographic"].test, np.flatnonzero(study.places[:, 0] > cut))
+        of_blocks = block_split(study.places, seed)
+        assert np.array_equal(splits["blocks"].test, of_blocks.test)
+        assert set(splits["blocks"].train) <= set(of_blocks.train)
+        for part in ("train", "val"):
+            counts = {tuple(np.bincount(labels[getattr(splits[kind], part)])) for kind in kinds}
+            assert len(counts) == 1, part
+            assert per_class is None or part == "val" or counts == {10 * (6,)}
+    few = draw(study, 0, "random", 4, number=1)
+    assert len(few.train) == 40 and not np.array_equal(few.train, draw(study, 0, "random", 4).train)
+    assert sorted(np.concatenate(parts(few))) == list(range(len(labels)))
+
+
+def test_blocks_share_no_cell_and_have_60_20_and_20_percent():
+    rng = np.random.default_rng(0)
+    centres = rng.uniform((-10, 35), (30, 65), (300, 2))  # as real ones: in clusters
+    places = centres[rng.integers(300, size=6000)] + rng.normal(0, 0.3, (6000, 2))
+    seen = set()
+    for seed in range(5):
+        split = parts(block_split(places, seed))
+        assert sorted(np.concatenate(split)) == list(range(6000))
+        assert [len(rows) / 6000 for rows in split] == pytest.approx([0.6, 0.2, 0.2], abs=0.03)
+        cells = [set(map(tuple, np.floor(2 * places[rows]))) for rows in split]
+        assert all(map(set.isdisjoint, cells, [cells[1], cells[2], cells[0]]))
+        # the same regions: nobody's test images lie to one side
+        assert all(np.ptp(places[rows], axis=0).min() > 25 for rows in split)
+        seen.add(split[2].tobytes())
+        assert np.array_equal(split[2], block_split(places, seed).test)
+    assert len(seen) == 5
+
+
 def test_coordinates_are_read_by_name_and_missing_ones_named(tmp_path):
     file = tmp_path / "places.csv"
     file.write_text("name,latitude,longitude\nForest_2,50,9\nForest_1,40,-3\n")
@@ -489,3 +898,248 @@ def test_unknown_letters_are_refused(monkeypatch):
     monkeypatch.setattr("sys.argv", ["audit", "--only", "b,x"])
     with pytest.raises(SystemExit, match=r"no letter \['x'\]"):
         command.main()
+
+
+# --- images beside EuroSAT ---
+
+QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # upper or lower, left or right
+FLAT = range(10, 234, 7)  # grey levels of the quarters of all aerial pictures
+
+
+def in_quarters(size, values):
+    """(size, size, 3) uint8 of four flat quarters."""
+    image = np.zeros((size, size, 3), np.uint8)
+    for (down, right), value in zip(QUARTERS, values, strict=True):
+        half = size // 2
+        image[down * half :, right * half :] = value
+    return image
+
+
+@pytest.fixture
+def other_data(tmp_path, write_band):
+    """Two classes of two aerial pictures of flat quarters each, and three SatLab patches of which
+    two are the same: band n of patch m is 100 m + 500 n.
+    """
+    values = iter(FLAT)
+    for folder, suffix in (("UCMerced_LandUse/Images", "tif"), ("NWPU-RESISC45", "jpg")):
+        for name, number in itertools.product(("a", "b"), range(2)):
+            file = tmp_path / folder / name / f"{name}{number}.{suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(in_quarters(256, itertools.islice(values, 4)))
+            picture.save(file, **({"quality": 95} if suffix == "jpg" else {}))
+    (tmp_path / "SatLab").mkdir()
+    for number, patch in enumerate((0, 1, 1)):
+        bands = [np.full((32, 32), 100 * patch + 500 * band, np.uint16) for band in range(4)]
+        write_band(tmp_path / f"SatLab/{number}.tif", np.stack(bands))
+    return tmp_path
+
+
+def test_eurosats_patches_are_one_quarter_of_each_image():
+    images = np.stack([in_quarters(64, range(4 * n, 4 * n + 4)) for n in range(60)])
+    patches = sources.pretraining_patches(Path("none"), "eurosat", images, seed=0)
+    assert patches.shape == (60, 32, 32, 3) and not np.ptp(patches, axis=(1, 2, 3)).any()
+    image, quarter = np.divmod(patches[:, 0, 0, 0], 4)
+    assert sorted(image) == list(range(60)) and list(image) != sorted(image)
+    assert set(quarter) == set(range(4))
+    again, other = (
+        sources.pretraining_patches(Path("none"), "eurosat", images, seed) for seed in (0, 1)
+    )
+    assert np.array_equal(patches, again) and not np.array_equal(patches, other)
+
+
+@pytest.mark.parametrize(("name", "levels"), [("ucmerced", FLAT[:16]), ("resisc45", FLAT[16:])])
+def test_aerial_pictures_are_reduced_and_all_their_quarters_taken(other_data, name, levels):
+    patches = sources.pretraining_patches(other_data, name, np.empty((0, 64, 64, 3)), seed=0)
+    assert patches.shape == (16, 32, 32, 3) and patches.dtype == np.uint8
+    middles = patches[:, 8:24, 8:24].mean((1, 2, 3))  # the seams are blurred
+    assert sorted(middles) == pytest.approx(list(levels), abs=1)
+    found = sources.ood_images(other_data, name)
+    shapes = {label: images.shape for label, images in found.items()}
+    assert shapes == dict.fromkeys("ab", (2, 256, 256, 3))
+    assert [len(images) for images in sources.ood_images(other_data, name, 1).values()] == [1, 1]
+
+
+def test_satlabs_patches_are_distinct_and_in_colour(other_data):
+    eurosat = np.empty((0, 64, 64, 3))
+    bright = sources.pretraining_patches(other_data, "satlab", eurosat, seed=0)
+    dark = sources.pretraining_patches(other_data, "satlab dark", eurosat, seed=0)
+    assert bright.shape == dark.shape == (2, 32, 32, 3)
+    numbers = np.array([[1000, 500, 0], [1100, 600, 100]], np.uint16)  # red, green, blue
+    for patches, stretch in ((bright, 2750), (dark, 10_000)):
+        assert not np.ptp(patches, axis=(1, 2)).any()
+        colours = sorted(map(tuple, patches[:, 0, 0]))
+        assert colours == [tuple(to_uint8(number, stretch)) for number in numbers]
+    (patches,) = sources.ood_images(other_data, "satlab").values()
+    assert sorted(patches[:, 0, 0, 0]) == sorted(bright[:, 0, 0, 0])
+
+
+def test_what_is_not_there_is_told(other_data):
+    assert sources.found_sets(other_data) == ["ucmerced", "resisc45", "satlab"]
+    for name, folder in sources.FOLDERS.items():
+        shutil.rmtree(other_data / folder)
+        assert name not in sources.found_sets(other_data)
+        with pytest.raises(DataError, match=rf"{name} not found: expected .*{folder}"):
+            sources.pretraining_patches(other_data, name, np.empty((0, 64, 64, 3)), seed=0)
+        with pytest.raises(DataError, match=f"{name} not found"):
+            sources.ood_images(other_data, name)
+
+
+# --- stages, for real ---
+
+
+@pytest.fixture
+def full(workspace, other_data, monkeypatch):
+    """The size `full`, made so small that its runs take seconds, on UC Merced and SatLab."""
+    size = dataclasses.replace(
+        killable.TINY, per_class=None, held_out=None, labels=(), test_all=True, tuned=""
+    )
+    monkeypatch.setitem(plan.SIZES, "full", size)
+    monkeypatch.setitem(stages.EPOCHS, "2", (1, 3))
+    for name, value in {"NEAR_LABELS": 8, "NEAR_EPOCHS": 3, "FEW_EPOCHS": 3, "FEW": 4}.items():
+        monkeypatch.setattr(stages, name, value)
+    monkeypatch.setattr(one_run, "BUDGETS", (2, 5))
+    monkeypatch.setattr(one_run, "BUDGET_DRAWS", 3)
+    monkeypatch.setattr(steps, "SOURCE_COUNT", 16)
+    (other_data / "eurosat").symlink_to(workspace / "data/eurosat")
+    profile = open_profile("paper", workspace)
+    folders = {"data": other_data, "records": other_data / "records"}
+    profile = dataclasses.replace(profile, **folders)
+    monkeypatch.setattr("sys.argv", [])
+    return open_study(profile, "full", other_data / "work", runtime=pick("cpu"))
+
+
+def perform(study, *runs):
+    """The results of runs, by letter and arm."""
+    command.perform_all(study, list(runs), np.inf)
+    files = [json.loads(record_file(study, run).read_text()) for run in runs]
+    return [file["result"] for file in files]
+
+
+def test_a_network_is_scored_on_every_class_of_every_set(full):
+    shutil.rmtree(full.profile.data / "NWPU-RESISC45")
+    trained, scored = perform(
+        full, plan.Run("2", "scratch 0.001", 0), plan.Run("6", "scratch 0.001 of 2", 0)
+    )
+    assert set(scored["ood_classes"]) == {"ucmerced/a", "ucmerced/b", "satlab/Argentina"}
+    assert "ood_classes" not in trained
+    for areas in scored["ood_classes"].values():
+        assert len(areas) == 15 and all(0 <= area <= 1 for area in areas.values())
+    # it is the same network, and was trained once
+    assert trained["correct"] == scored["correct"]
+    assert len(list(full.work.glob("tune*"))) == 1
+
+
+def test_a_network_is_scored_on_classes_it_never_saw(full):
+    (result,) = perform(full, plan.Run("6", "near 1 scratch", 0))
+    assert set(result["ood_classes"]) == {"near/AnnualCrop", "near/Highway"}
+    (file,) = full.work.glob("tune*/*.json")
+    classes = json.loads(file.read_text())["classes"]
+    assert len(classes) == 8 and not {"AnnualCrop", "Highway"} & set(classes)
+    rows = draw(full, 0, "random", 8).test
+    names = np.array(full.store.meta["classes"])[full.store.labels[rows]]
+    kept = (~np.isin(names, ["AnnualCrop", "Highway"])).sum()
+    packed = np.frombuffer(base64.b64decode(result["correct"]), np.uint8)
+    assert len(packed) == -(-kept // 8)
+    assert np.unpackbits(packed).sum() / kept == pytest.approx(result["test_accuracy"])
+
+
+def test_few_labels_are_drawn_many_times(full):
+    budgets, first, second = perform(
+        full,
+        plan.Run("3", "linear pretrained", 0),
+        plan.Run("3", "pretrained 10 draw 0", 0),
+        plan.Run("3", "pretrained 10 draw 1", 0),
+    )
+    drawn = budgets["budgets"]
+    assert {labels: len(values) for labels, values in drawn.items()} == {"2": 3, "5": 1}
+    assert len(set(drawn["2"])) > 1
+    assert all(0 <= value <= 1 for values in drawn.values() for value in values)
+    assert len(list(full.work.glob("pretrain*"))) == 1
+    assert first["phases"] == [1, 1, 1] and first["correct"] != second["correct"]
+
+
+def test_sources_are_pretrained_on_equally_long(full, monkeypatch):
+    """Only the images differ: the batches of each are as many."""
+    counts = []
+
+    def counted(images, *args, **kwargs):
+        counts.append(len(images))
+        return pretrain(images, *args, **kwargs)
+
+    monkeypatch.setattr(steps, "pretrain", counted)
+    results = perform(full, *(plan.Run("5", name, 0) for name in ("eurosat", "ucmerced")))
+    assert counts == [16, 16]
+    assert all(0 <= result["linear"] <= 1 for result in results)
+    assert results[0]["loss"] != results[1]["loss"]
+
+
+# --- derived rows of the table ---
+
+
+@pytest.fixture
+def write(tmp_path):
+    """(letter, arm, seed, **result) → a record of the size `full` in the folder."""
+    numbers = itertools.count()
+
+    def write(letter, arm, seed=0, encoder="custom_cnn", **result):
+        write_results(tmp_path, "full", {(encoder, letter, arm, seed): result}, next(numbers))
+        return tmp_path
+
+    return write
+
+
+def test_the_best_rate_is_best_on_val_and_waits_for_all_rates(write):
+    write("2", "scratch 0.001", val_accuracy=0.9, test_accuracy=0.5)
+    folder = write("2", "scratch 0.0003", 1, val_accuracy=0.99, test_accuracy=0.1)
+    assert "scratch best" not in set(tables.read(folder, "full")[0]["arm"])
+    write("2", "scratch 0.0003", val_accuracy=0.8, test_accuracy=0.7)
+    write("2", "scratch 0.001", 1, diverged="the loss is nan")
+    write("4", "scratch 0.001", encoder="resnet50", val_accuracy=0.2, test_accuracy=0.2)
+    write("4", "scratch 0.0003", encoder="resnet50", val_accuracy=0.3, test_accuracy=0.3)
+    for arm, area in (("scratch 0.001 of 2", 0.6), ("scratch 0.0003 of 2", 0.9)):
+        scores = dict.fromkeys(("mutual_information", "one_minus_msp", "pixel_mahalanobis"), area)
+        write("6", arm, ood_classes={"ucmerced/a": scores})
+    table = tables.read(folder, "full")[0]
+    best = tables.values(table, "test_accuracy", "2/scratch best")
+    assert best.to_dict() == {0: 0.5, 1: 0.1}
+    assert tables.values(table, "test_accuracy", "4/scratch best", "resnet50").to_dict() == {0: 0.3}
+    assert tables.values(table, claims.MI, "6/scratch best of 2").to_dict() == {0: 0.6}
+
+
+def test_few_labels_are_the_mean_over_all_their_draws(write):
+    for number in range(4):
+        folder = write("3", f"pretrained 10 draw {number}", test_accuracy=0.1 * number)
+    assert tables.values(tables.read(folder, "full")[0], "test_accuracy", "3/pretrained 10").empty
+    write("3", "pretrained 10 draw 4", test_accuracy=0.9)
+    write("3", "linear pretrained", budgets={"10": [0.1, 0.3], "2160": [0.8]})
+    table = tables.read(folder, "full")[0]
+    mean = tables.values(table, "test_accuracy", "3/pretrained 10")
+    assert mean.to_dict() == pytest.approx({0: 0.3})
+    assert tables.values(table, "linear_10", "3/linear pretrained").to_dict() == {0: 0.2}
+    assert tables.values(table, "linear_2160", "3/linear pretrained").to_dict() == {0: 0.8}
+
+
+def test_sets_weigh_the_same_whatever_their_classes(write):
+    mi = {"ucmerced/a": 0.5, "ucmerced/b": 0.7, "ucmerced/c": 0.6, "satlab/Argentina": 0.9}
+    classes = {
+        name: {"mutual_information": area, "one_minus_msp": 0.5, "pixel_mahalanobis": area + 0.1}
+        for name, area in mi.items()
+    }
+    table = tables.read(write("6", "scratch 0.001 of 2", ood_classes=classes), "full")[0]
+    row = table.iloc[0]
+    assert row["auroc_ucmerced_mutual_information"] == pytest.approx(0.6)
+    assert row["auroc_mutual_information"] == pytest.approx(0.75)
+    assert row["mi_minus_msp"] == pytest.approx(0.25)
+    assert row["mi_minus_pixels"] == pytest.approx(-0.1)
+
+
+def test_of_each_letter_the_largest_size_is_read(tmp_path):
+    for size, accuracy in (("cpu", 0.5), ("repair", 0.6)):
+        result = {"linear": accuracy, "test_accuracy": accuracy}
+        runs = {
+            ("custom_cnn", letter, "x", 0): result for letter in ("bf" if size == "cpu" else "b")
+        }
+        write_results(tmp_path, size, runs)
+    both, of_cpu = tables.read(tmp_path)[0], tables.read(tmp_path, "cpu")[0]
+    assert dict(zip(both["letter"], both["linear"], strict=True)) == {"b": 0.6, "f": 0.5}
+    assert set(of_cpu["linear"]) == {0.5}
