@@ -24,7 +24,7 @@ audit: .venv/.demo ## what made pretraining hurt? runs that are missing, then no
 	@$(BIN)/papermill notebooks/09_why_pretraining_hurt.ipynb runs/audit/09_why_pretraining_hurt.ipynb -k python3 -p PROFILE $(PROFILE)
 
 test: .venv/.dev ## set up, then run the tests
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/.dev ## kill trainings of the study's size twenty times each: minutes
 	@SOAK=1 $(BIN)/python -m pytest tests/test_runs.py -k kills_at_random -s --durations=4
