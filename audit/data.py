@@ -162,16 +162,19 @@ def _draw(study: Study, seed: int, kind: str, labels: int | None, number: int) -
         key = [seed, 3, number] if part == "train" and number else [seed, 3]
         parts[part] = _first(study.store.labels, getattr(pools[kind], part), counts, key)
     if size.test_all:
-        parts["test"] = _unused(pools[kind], kind, parts)
+        # with few labels, too, no test image is one that the encoder was pretrained on
+        seen = draw(study, seed, kind).train if labels else parts["train"]
+        used = np.concatenate([seen, parts["train"], parts["val"]])
+        parts["test"] = _unused(pools[kind], kind, used)
     return Split(**parts)
 
 
-def _unused(pool: Split, kind: str, parts: dict[str, np.ndarray]) -> np.ndarray:
+def _unused(pool: Split, kind: str, used: np.ndarray) -> np.ndarray:
     """Of a random split all images that are not used, of another all of its own for test."""
     if "random" not in kind:
         return pool.test
     rows = np.concatenate([pool.train, pool.val, pool.test])
-    return np.setdiff1d(rows, np.concatenate([parts["train"], parts["val"]]))
+    return np.setdiff1d(rows, used)
 
 
 def _fewest(labels: np.ndarray, pools: list[np.ndarray]) -> np.ndarray:

@@ -110,7 +110,10 @@ def _vit(words: list[str]) -> Recipe:
 
 
 def _near(pair: tuple[str, ...], kind: str) -> Recipe:
-    """Of stage 6: a network that never saw two of the classes, scored on them."""
+    """Of stage 6: a network fine-tuned without two of the classes, scored on them.
+
+    A pretrained one has seen training images of them, without their labels.
+    """
     start, finetune = (None, "full") if kind == "scratch" else (_start("2"), "progressive")
     few = {"labels": NEAR_LABELS, "epochs": NEAR_EPOCHS, "held_out": pair}
     return Recipe(start, finetune=finetune, ood=True, **few)
