@@ -5,6 +5,7 @@ import inspect
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partialmethod
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
+from timm.models.vision_transformer import VisionTransformer
 
 from src.checkpoints import best_classifier, load, load_classifier, load_encoder
 from src.data.demo import make_demo
@@ -42,6 +44,14 @@ RECIPE = {
     "EXTRA_AUGMENTATION": {"vflip": 0.5},
 }
 TRAINING = [path for path in NOTEBOOKS if path.name[:2] <= "07"]
+# run before every notebook: nothing of the one before is left, and a ViT has two blocks of its
+# twelve (tests/test_encoders.py trains it whole)
+CLEAN_KERNEL = """%reset -f
+from functools import partialmethod
+from timm.models.vision_transformer import VisionTransformer
+VisionTransformer.__init__ = partialmethod(VisionTransformer.__init__, depth=2)
+%reset -f
+"""
 
 
 def code_cells(path: Path) -> list[nbformat.NotebookNode]:
@@ -118,17 +128,26 @@ def make_small_demo(root: Path) -> None:
     (root / "demo.json").write_text(json.dumps(arguments))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def two_blocks():
+    """This process reads what those kernels wrote."""
+    with pytest.MonkeyPatch.context() as patch:
+        init = partialmethod(VisionTransformer.__init__, depth=2)
+        patch.setattr(VisionTransformer, "__init__", init)
+        yield
+
+
 def run_in_one_kernel(workspace: Path, notebooks: dict[str, dict]) -> None:
     """Run notebooks one after the other as papermill's command line does, but in one kernel.
 
     So modules are imported and UMAP is compiled once. Every notebook begins with an empty
-    namespace; what the first of a kind forgot to import it does not find, and the others of its
-    kind have the same cells.
+    namespace: what it forgot to import it does not find.
     """
     kernel = AsyncKernelManager(kernel_name="python3")
     try:
         for number, parameters in notebooks.items():
-            NotebookClient(new_notebook(cells=[new_code_cell("%reset -f")]), km=kernel).execute()
+            clean = new_notebook(cells=[new_code_cell(CLEAN_KERNEL)])
+            NotebookClient(clean, km=kernel).execute()
             papermill.execute_notebook(
                 notebook(number),
                 workspace / f"{number}.ipynb",
@@ -141,15 +160,10 @@ def run_in_one_kernel(workspace: Path, notebooks: dict[str, dict]) -> None:
         run_sync(kernel.shutdown_kernel)(now=True)
 
 
-def run_in_turn(workspace: Path, kernels: list[dict[str, dict]]) -> None:
-    for notebooks in kernels:
-        run_in_one_kernel(workspace, notebooks)
-
-
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """Every notebook run for real, two at a time: files → stores → SimCLR → fine-tuning → scores →
-    results page; and the audit's, on the records that are committed.
+    """Every notebook run for real, in two kernels at once: files → stores → SimCLR → fine-tuning →
+    scores → results page; and the audit's, on the records that are committed.
     """
     folder = tmp_path_factory.mktemp("workspace")
     make_small_demo(folder / "data/demo")
@@ -166,30 +180,28 @@ def workspace(tmp_path_factory):
         "PHASES": [1, 1, 6],
         "PRETRAINED": ["best_contrastive_model_2Ep.pth"],
     }
-    # one dictionary a kernel; of each kind one notebook is the first in its own: 02, 05, 10, 09, 08
-    vit_and_audit = [
-        {"04": pretrain, "07": {**tune, "SCRATCH": False}},
-        {"09": {"PROFILE": "paper"}},
-    ]
-    others = [
-        {
-            "02": {**pretrain, **RECIPE, "EPOCHS": 2, "BATCH_SIZE": 16, "PROBE_EVERY": 1},
-            "01": {**pretrain, "BANDS": "all"},
-            "03": pretrain,
-        },
-        {"05": {**tune, **longer, "STEP": 2}, "06": tune},
-        {"10": {"STRIDE": 64, "OTHERS": ["knn"]}},
-    ]
+    large = {
+        "04": pretrain,
+        "07": {**tune, "SCRATCH": False},
+        "03": pretrain,
+        "09": {"PROFILE": "paper"},
+    }
+    small = {
+        "02": {**pretrain, **RECIPE, "EPOCHS": 2, "BATCH_SIZE": 16, "PROBE_EVERY": 1},
+        "01": {**pretrain, "BANDS": "all"},
+        "05": {**tune, **longer, "STEP": 2},
+        "10": {"STRIDE": 64, "OTHERS": ["knn"]},
+    }
     # kernels get this process's environment: two of them with a thread each, not two fighting for
     # both cores; and UMAP of a hundred points takes less time than to compile it well
     with pytest.MonkeyPatch.context() as environment, ThreadPoolExecutor(2) as pool:
         for library in ("OMP", "MKL", "OPENBLAS"):
             environment.setenv(f"{library}_NUM_THREADS", "1")
         environment.setenv("NUMBA_OPT", "0")
-        running = [pool.submit(run_in_turn, folder, part) for part in (vit_and_audit, others)]
+        running = [pool.submit(run_in_one_kernel, folder, part) for part in (large, small)]
         for part in running:
             part.result()
-        run_in_one_kernel(folder, {"08": {}})
+        run_in_one_kernel(folder, {"06": tune, "08": {}})
     return folder
 
 
@@ -242,7 +254,7 @@ def test_fine_tuning_leaves_every_arm_and_says_where_it_came_from(workspace, enc
 
 
 def test_pretrained_weights_load_into_plain_timm(workspace):
-    for encoder, options in (("resnet50", {}), ("vit_b_16", {"img_size": 16})):
+    for encoder, options in (("resnet50", {}), ("vit_b_16", {"img_size": 16, "depth": 2})):
         models = open_profile("demo", workspace, encoder).models
         state = load(models / "best_contrastive_model_1Ep.pth")[0]["encoder"]
         with torch.device("meta"):  # names and shapes, without drawing weights
