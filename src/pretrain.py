@@ -1,12 +1,11 @@
 """SimCLR pretraining: two views of every image, NT-Xent, Adam with a cosine schedule.
 
-Command line: `python -m src.pretrain STORE --epochs 50 --out models`.
+Command line: `python -m src.pretrain STORE --epochs 50 --out models` (`src.commands`).
 """
 
-import argparse
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from src import checkpoints
-from src.augmentations import SPECTRAL, SimCLRAugmentation
-from src.data.store import PatchStore
-from src.encoders import ENCODERS, build_encoder, projection_head
-from src.errors import exit_with_message
+from src.augmentations import SimCLRAugmentation
+from src.encoders import build_encoder, projection_head
 from src.losses import nt_xent
+from src.probes import embed, evenly_spread, spread
 from src.runs import Run, RunSettings, fingerprint
 from src.runs.batches import batches, to_device_if_it_fits
 from src.runs.distributed import (
@@ -36,7 +34,8 @@ from src.runs.distributed import (
 )
 from src.runs.loop import Loop, Row, Schedule
 from src.runs.runtime import Runtime, generator, pick, record, seed_of
-from src.runs.settings import add_run_arguments
+
+SHOWN = 256  # images of which it is told how far apart they lie
 
 
 @dataclass(frozen=True)
@@ -134,17 +133,17 @@ def pretrain(
     world = init_distributed(runtime.device)
     _check(images, config, world)
     encoder, head, model = _build(config, runtime, world)
-    optimizer = _optimizer(model, config)
     augment = SimCLRAugmentation(config.image_size, **config.augmentation)
     data, steps = to_device_if_it_fits(images, runtime.device), len(images) // config.batch_size
     schedule = _schedule(config, steps)
+    sample = images[evenly_spread(np.arange(len(images)), SHOWN)]
 
     def validate(epoch: int) -> Row:
         due = epoch % probe_every == 0 or epoch == config.epochs
-        return {"knn": probe(encoder)} if probe and due and world.first else {}
+        return _validated(encoder, head, sample, runtime, probe) if due and world.first else {}
 
     with _run(images, config, out, settings, world) as run:
-        parts = {"encoder": encoder, "projection": head}
+        parts, optimizer = {"encoder": encoder, "projection": head}, _optimizer(model, config)
         loop = Loop(run, parts, optimizer, schedule, monitor="loss", views=2)
         for epoch in loop.epochs(settings.resume, lambda: {"epoch": 0, "knn": None} | validate(0)):
             model.train()
@@ -170,6 +169,18 @@ def _build(
     head = projection_head(encoder.feature_dim, config.projection, config.plain_head)
     model = nn.Sequential(encoder, head).to(runtime.device, memory_format=torch.channels_last)
     return encoder, head, wrap_ddp(sync_batch_norm(model, world), world)
+
+
+def _validated(
+    encoder: nn.Module,
+    head: nn.Module,
+    images: np.ndarray,
+    runtime: Runtime,
+    probe: Callable[[nn.Module], float] | None,
+) -> Row:
+    """What is measured between epochs: whether the embeddings collapse, and the probe."""
+    embeddings = embed(nn.Sequential(encoder, head), images, encoder.image_size, runtime)
+    return ({"knn": probe(encoder)} if probe else {}) | spread(embeddings)
 
 
 def _finish(loop: Loop, encoder: nn.Module, config: PretrainConfig, out: Path) -> Pretrained:
@@ -235,62 +246,7 @@ def _run(
     return Run(Path(settings.runs or out / "runs") / name, metadata, settings, world)
 
 
-# --- command line ---
-
-
-def main() -> None:
-    """Pretrain on a store, as the command line says."""
-    arguments = _parser().parse_args()
-    # before anything touches a GPU
-    world = init_distributed(torch.device("cpu") if arguments.device == "cpu" else None)
-    with exit_with_message():
-        checkpoint = _pretrain_on_store(arguments, world)
-    if world.first:
-        print(f"best epoch: {checkpoint}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.pretrain",
-        description="SimCLR pretraining on a PatchStore.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("store", help="folder written by python -m src.data.bigearthnet")
-    parser.add_argument("--out", default="models", help="folder for checkpoints")
-    parser.add_argument("--encoder", default="custom_cnn", choices=ENCODERS, help="network")
-    for name, unit in (
-        ("epochs", "passes over the images"),
-        ("batch_size", "images; each makes two views"),
-        ("lr", "the highest; falls to 0 along a cosine"),
-        ("warmup_epochs", "in which the rate rises to that, in a straight line"),
-        ("weight_decay", "decoupled, as in AdamW"),
-        ("temperature", "of NT-Xent"),
-        ("image_size", "pixels of a view"),
-        ("seed", "of everything random"),
-    ):
-        default = getattr(PretrainConfig, name)
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=type(default), default=default, help=unit)
-    growth = "lr is for batches of 64, and grows with the root of the batch"
-    parser.add_argument("--scale-lr", action="store_true", help=growth)
-    add_run_arguments(parser)
-    return parser
-
-
-def _pretrain_on_store(arguments: argparse.Namespace, world: World) -> Path:
-    store = PatchStore.open(arguments.store)
-    settings = RunSettings.from_arguments(arguments, store.provenance)
-    channels = store.images.shape[-1]
-    names = {field.name for field in fields(PretrainConfig)} & vars(arguments).keys()
-    config = PretrainConfig(
-        **{name: getattr(arguments, name) for name in names},
-        in_channels=channels,
-        augmentation={} if channels == 3 else SPECTRAL,
-    )
-    if world.first:
-        print(f"{len(store)} patches of {store.path} on {settings.runtime}")
-    return pretrain(store.images, config, arguments.out, settings=settings).checkpoint
-
-
 if __name__ == "__main__":
-    main()
+    from src.commands import pretrain_on_store
+
+    pretrain_on_store()

@@ -116,6 +116,22 @@ def separation(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
+def spread(embeddings: np.ndarray) -> dict[str, float]:
+    """How far the (N, D) embeddings of different images lie apart: whether they collapse.
+
+    Returns:
+        `mean_cosine` of two images (near 1: all are one point), and `effective_rank` (1 to D): how
+        many directions are used, as the exponent of the entropy of the singular values (RankMe,
+        Garrido et al. 2023, arXiv 2210.02885).
+    """
+    unit, n = normalize(embeddings).astype(np.float64), len(embeddings)
+    singular = np.linalg.svd(unit, compute_uv=False)
+    share = singular[singular > 0] / singular.sum()
+    cosine = (np.square(unit.sum(0)).sum() - n) / (n * (n - 1))
+    rank = np.exp(-(share * np.log(share)).sum())
+    return {"mean_cosine": float(cosine), "effective_rank": float(rank)}
+
+
 def knn_probe(
     images: np.ndarray,
     labels: np.ndarray,

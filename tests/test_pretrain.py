@@ -100,6 +100,8 @@ def test_the_history_has_a_row_for_the_untrained_encoder_and_one_an_epoch(done):
     assert list(history.columns) == [
         "epoch",
         "knn",
+        "mean_cosine",
+        "effective_rank",
         "loss",
         "lr",
         "images_per_s",

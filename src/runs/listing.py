@@ -1,19 +1,57 @@
 """The runs below a folder, as a table."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from src.runs.watching import duration
+
 MEASURED = ("loss", "knn", "val_accuracy")
+BARS = "▁▂▃▄▅▆▇█"
+SHOWN_EPOCHS = 10
 
 
 def table(folder: Path) -> pd.DataFrame:
     """One row for every run below a folder, newest first."""
     rows = [_row(file, folder) for file in folder.rglob("run.json")]
     return pd.DataFrame(rows).sort_values("updated", ascending=False) if rows else pd.DataFrame()
+
+
+def progress(folder: Path) -> pd.DataFrame:
+    """What one wants to know of the runs that go on, newest first: trend, hours, time left."""
+    runs = table(folder)
+    if runs.empty:
+        return runs
+    going = runs[runs["status"] == "running"]
+    return pd.DataFrame([_progress(folder, run) for run in going.to_dict("records")])
+
+
+def _progress(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
+    history = pd.read_csv(folder / run["run"] / "history.csv")
+    trained = history[history["epoch"] > 0].reindex(columns=["loss", "seconds"])
+    seconds, state = trained["seconds"].dropna(), folder / run["run"] / "last.pth"
+    left = seconds.mean() * (run["epochs"] - len(seconds)) if len(seconds) else None
+    saved = duration(time.time() - state.stat().st_mtime) + " ago" if state.exists() else "not yet"
+    return {
+        "run": run["run"],
+        "epoch": f"{run['epoch'] or 0}/{run['epochs']}",
+        "loss": trained["loss"].iloc[-1] if len(trained) else None,
+        "trend": sparkline(trained["loss"].tail(SHOWN_EPOCHS)),
+        "hours": round(seconds.sum() / 3600, 2),
+        "left": duration(left) if left is not None else "after an epoch",
+        "saved": saved,
+    }
+
+
+def sparkline(values: pd.Series) -> str:
+    """Numbers as bars from their least to their greatest."""
+    low, high = values.min(), values.max()
+    steps = (values - low) / ((high - low) or 1) * (len(BARS) - 1)
+    return "".join(BARS[round(step)] for step in steps)
 
 
 def _row(file: Path, folder: Path) -> dict[str, Any]:

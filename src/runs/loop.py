@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from src import checkpoints
 from src.runs.distributed import all_reduce_any
 from src.runs.run import Run
+from src.runs.watching import Watch
 
 Row = dict[str, Any]  # of the history: one epoch
 
@@ -92,9 +92,9 @@ class Loop:
         self.progress = self._restored(*saved) if saved else Progress([first()] if first else [])
         total = self.schedule.steps
         done = (self.progress.epoch - 1) * self.schedule.steps_per_epoch + self.progress.step
-        # said only where it must be, so that TQDM_DISABLE is heard elsewhere
-        quiet = {} if self.run.world.first else {"disable": True}
-        with tqdm(total=total, initial=done, unit="step", mininterval=1, **quiet) as self.bar:
+        run = self.run
+        watch = Watch(run.folder, run.metadata, run.settings, total, done, run.world.first)
+        with watch as self.watch:
             while self.progress.epoch <= self.schedule.epochs:
                 yield self.progress.epoch
         if not saved or done < total:
@@ -128,7 +128,7 @@ class Loop:
         self.optimizer.step()
         progress.losses.append(loss.detach())
         progress.step += 1
-        self.bar.update()
+        self.watch.step()
         progress.seconds += time.perf_counter() - self._ready
         if self.run.due():
             self._mean_loss()  # never save what a broken step has spoilt
@@ -145,6 +145,8 @@ class Loop:
         progress.epoch, progress.step, progress.losses = progress.epoch + 1, 0, []
         progress.seconds = progress.waited = 0.0
         self.run.note(progress.history)
+        unit = "images" if self.views == 1 else "views"
+        self.watch.epoch(self.schedule.epochs, progress.history, unit)
         if self.run.due():
             self._save()
             self.run.stop_if_asked()
@@ -179,20 +181,13 @@ class Loop:
         mean = self._mean_loss()  # the epoch's only wait for the device, but for saves
         epoch, last_step = self.progress.epoch, self.schedule.steps_per_epoch - 1
         seconds = self.progress.seconds + time.perf_counter() - self._ready
-        images_per_s = self.schedule.steps_per_epoch * self.schedule.batch_size / seconds
-        data_share = self.progress.waited / seconds
-        unit = "images/s" if self.views == 1 else "views/s"
-        self.bar.set_description(f"epoch {epoch}/{self.schedule.epochs}")
-        self.bar.set_postfix_str(
-            f"loss {mean:.3f}, {self.views * images_per_s:,.0f} {unit}, "
-            f"{data_share:.0%} of the time waiting for data"
-        )
+        images = self.schedule.steps_per_epoch * self.schedule.batch_size
         return {
             "epoch": epoch,
             "loss": mean,
             "lr": self.schedule.lr_at(epoch, last_step),
-            "images_per_s": images_per_s,
-            "data_share": data_share,
+            "images_per_s": images / seconds,
+            "data_share": self.progress.waited / seconds,
             "seconds": seconds,
         }
 
@@ -213,6 +208,9 @@ class Loop:
         if not self.run.world.first:
             return
         progress = self.progress
+        if progress.step:  # people see an epoch that takes hours before it ends
+            unfinished = {"epoch": progress.epoch, "loss": self._mean_loss()}
+            self.run.note(progress.history, unfinished)
         state: dict[str, Any] = {**self._weights(), "best": progress.best_state}
         if progress.epoch <= self.schedule.epochs:  # a finished run is only read again
             state["optimizer"] = self.optimizer.state_dict()

@@ -211,13 +211,15 @@ class Run:
 
     # --- what people read ---
 
-    def note(self, history: list[dict[str, Any]]) -> None:
-        """Write down where the run is, for people."""
+    def note(self, history: list[dict[str, Any]], unfinished: dict[str, Any] | None = None) -> None:
+        """Write down where the run is, for people: its epochs, and the one that is under way."""
         if not self.world.first:
             return
+        rows = [*history, unfinished] if unfinished else history
         with checkpoints.replacing(self.folder / "history.csv") as partial:
-            pd.DataFrame(history).to_csv(partial, index=False)
-        self._note("running", epoch=history[-1]["epoch"], metrics=history[-1])
+            pd.DataFrame(rows).to_csv(partial, index=False)
+        done = history[-1] if history else {"epoch": 0}
+        self._note("running", epoch=done["epoch"], metrics=done)
 
     def finish(self, checkpoint: Path) -> None:
         """The run is done, and this is what came out; called by the first process."""

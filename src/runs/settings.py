@@ -1,6 +1,7 @@
 """How a run is done, none of which decides what it computes; and the options of commands for it."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ class RunSettings:
         save_steps: save every so many steps besides.
         runtime: device and precision; None picks.
         provenance: of the images (`PatchStore.provenance`), kept in the checkpoint.
+        tensorboard: write files for TensorBoard into the run's folder.
+        show: given the run's curves, a matplotlib figure, each time they are drawn anew.
     """
 
     runs: str | Path | None = None
@@ -30,6 +33,8 @@ class RunSettings:
     save_steps: int | None = None
     runtime: Runtime | None = None
     provenance: dict[str, Any] | None = None
+    tensorboard: bool = False
+    show: Callable[[Any], None] | None = None
 
     @classmethod
     def from_arguments(
@@ -43,6 +48,7 @@ class RunSettings:
             arguments.save_steps,
             from_arguments(arguments),
             provenance,
+            arguments.tensorboard,
         )
 
 
@@ -53,4 +59,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", default="auto", choices=resume, help="false: start anew")
     parser.add_argument("--save-minutes", type=float, default=minutes, help="a kill costs no more")
     parser.add_argument("--save-steps", type=int, help="save every so many steps besides")
+    board = "write files for TensorBoard into the run's folder"
+    parser.add_argument("--tensorboard", action="store_true", help=board)
     add_arguments(parser)
