@@ -1,6 +1,6 @@
 """SimCLR pretraining: two views of every image, NT-Xent, Adam with a cosine schedule.
 
-Command line: `python -m src.pretrain STORE --epochs 50 --out models` (`src.commands`).
+Command line: `python -m src.pretrain STORE --epochs 50 --out models` (`src.runs.commands`).
 """
 
 import math
@@ -247,6 +247,6 @@ def _run(
 
 
 if __name__ == "__main__":
-    from src.commands import pretrain_on_store
+    from src.runs.commands import pretrain_on_store
 
     pretrain_on_store()
