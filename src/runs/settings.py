@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.checks import COUNT, Range, check_number
 from src.runs.runtime import Runtime, add_arguments, from_arguments
 
 RESUME = ("auto", "force", False)
@@ -44,6 +45,13 @@ class RunSettings:
             from_arguments(arguments),
             provenance,
         )
+
+
+def check_settings(settings: RunSettings) -> None:
+    """Raise ValueError where a run would be saved never, or at every negative step."""
+    check_number(settings.save_minutes, "save_minutes", Range(0))
+    if settings.save_steps is not None:
+        check_number(settings.save_steps, "save_steps", COUNT)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,6 @@ EuroSAT JPEGs and GeoTIFFs and UC Merced TIFFs, so that the demo takes the road 
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,6 +21,7 @@ from src.data.demo.aerial import KINDS, aerial_picture, foreign
 from src.data.demo.observe import mixed_bands, simulate_sensor, twelve_bands
 from src.data.demo.paint import PAINTERS, RNG, axes
 from src.data.images import ALLBANDS, FILE_BANDS
+from src.data.locks import WAIT, locked
 
 GENERATOR_VERSION = 5
 CRS = 32633  # EPSG code of UTM zone 33 north
@@ -60,14 +60,31 @@ def make_demo(
         "eurosat_per_class": eurosat_per_class,
         "ucmerced_per_class": ucmerced_per_class,
     }
+    if _is_made(root, arguments):
+        return root
+    # of two that want it first, one makes it, and the other waits and finds it
+    with locked(root.with_name(f".{root.name}.lock"), "making the demo data", WAIT):
+        if not _is_made(root, arguments):
+            _replace(root, arguments, progress)
+    return root
+
+
+def _is_made(root: Path, arguments: dict[str, int]) -> bool:
     if (root / "demo.json").is_file():
-        if json.loads((root / "demo.json").read_text()) == arguments:
-            return root
-    elif root.exists() and any(root.iterdir()):
+        try:
+            return json.loads((root / "demo.json").read_text(encoding="utf-8")) == arguments
+        except ValueError:  # cut off or written over: it is made again
+            return False
+    if root.exists() and any(root.iterdir()):
         raise FileExistsError(
             f"{root} holds files but no demo.json: not ours to replace. Give another folder."
         )
-    partial_root = root.with_name(f"{root.name}.partial-{os.getpid()}")
+    return False
+
+
+def _replace(root: Path, arguments: dict[str, int], progress: bool) -> None:
+    partial_root = root.with_name(f"{root.name}.partial")
+    shutil.rmtree(partial_root, ignore_errors=True)  # of one that was killed
     try:
         _make(partial_root, arguments, progress)
         if root.exists():
@@ -75,7 +92,6 @@ def make_demo(
         partial_root.rename(root)
     finally:
         shutil.rmtree(partial_root, ignore_errors=True)
-    return root
 
 
 def _make(root: Path, arguments: dict[str, int], progress: bool) -> None:
