@@ -193,14 +193,12 @@ def finetune(
     images, labels, split = _checked(images, labels, split, classes, config)
     model = _starting_classifier(config, len(classes), pretrained)
     model = model.to(runtime.device, memory_format=torch.channels_last)
-    data = to_device_if_it_fits(images, runtime.device)
-    targets = torch.as_tensor(labels, device=runtime.device)
+    data, targets = _on_device(images, labels, runtime.device)
     train_rows, steps = torch.as_tensor(split.train), len(split.train) // config.batch_size
     schedule = Schedule(config.epochs, steps, config.batch_size, config.lr)
     metadata = _metadata(model, config, classes, pretrained, settings)
-    folder, identity = _folder(config, pretrained, out, settings), (images, labels)
-    identity += (split.train, split.val, split.test)
-    with Run(folder, metadata, settings, arrays=identity) as run:
+    arrays = (images, labels, *vars(split).values())
+    with Run(_folder(config, pretrained, out, settings), metadata, settings, arrays=arrays) as run:
         optimizer, parts = _optimizer(model, config), {"classifier": model}
         loop = Loop(run, parts, optimizer, schedule, monitor="val_accuracy", mode="max")
         for epoch in loop.epochs(settings.resume):
@@ -219,6 +217,12 @@ def finetune(
             loop.end_epoch(open=len(open_), val_accuracy=accuracy)
         checkpoints.restore(model, loop.progress.best_state["classifier"], run.states.last)
         return _finish(loop, out, *_accuracy(model, images, labels, split.test, runtime))
+
+
+def _on_device(
+    images: np.ndarray, labels: np.ndarray, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    return to_device_if_it_fits(images, device), torch.as_tensor(labels, device=device)
 
 
 def _optimizer(model: Classifier, config: FinetuneConfig) -> torch.optim.Optimizer:

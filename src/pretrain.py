@@ -136,10 +136,7 @@ def pretrain(
     """
     out, runtime = Path(out), settings.runtime or pick()
     world = init_distributed(runtime.device)
-    check_config(config)
-    augment = SimCLRAugmentation(config.image_size, **config.augmentation)
-    images = _check(images, config, augment, world)
-    check_number(probe_every, "probe_every", RANGES["probe_every"])
+    images, augment = _checked(images, config, probe_every, world)
     encoder, head, model = _build(config, runtime, world)
     optimizer = _optimizer(model, config)
     data, steps = to_device_if_it_fits(images, runtime.device), len(images) // config.batch_size
@@ -188,9 +185,12 @@ def _finish(loop: Loop, encoder: nn.Module, config: PretrainConfig, out: Path) -
     return Pretrained(encoder.eval(), pd.DataFrame(loop.progress.history), checkpoint)
 
 
-def _check(
-    images: np.ndarray, config: PretrainConfig, augment: SimCLRAugmentation, world: World
-) -> np.ndarray:
+def _checked(
+    images: np.ndarray, config: PretrainConfig, probe_every: int, world: World
+) -> tuple[np.ndarray, SimCLRAugmentation]:
+    check_config(config)
+    check_number(probe_every, "probe_every", RANGES["probe_every"])
+    augment = SimCLRAugmentation(config.image_size, **config.augmentation)
     images = check_images(images, channels=config.in_channels)
     augment.check(torch.empty(0, config.in_channels, 1, 1))
     count, batch_size, epochs = len(images), config.batch_size, config.epochs
@@ -202,7 +202,7 @@ def _check(
         )
     if batch_size % world.size:
         raise ValueError(f"batch_size {batch_size} does not divide among {world.size} processes")
-    return images
+    return images, augment
 
 
 def _seed_dropout(seed: int, epoch: int, step: int, world: World) -> None:

@@ -41,7 +41,7 @@ class Train:
         Raises:
             ValueError: images or labels that cannot be what they say (`src.checks`).
         """
-        labels = check_labels(labels, model.head[-1].out_features, len(images))
+        labels = check_labels(labels, None, len(images))
         return cls(penultimate(model, images, runtime), labels, *last_layer(model))
 
     def __post_init__(self) -> None:

@@ -62,10 +62,14 @@ def make_demo(
     }
     if _is_made(root, arguments):
         return root
+    folder = root.with_name(f"{root.name}.partial")
     # of two that want it first, one makes it, and the other waits and finds it
-    with locked(root.with_name(f".{root.name}.lock"), "making the demo data", WAIT):
-        if not _is_made(root, arguments):
-            _replace(root, arguments, progress)
+    with locked(folder / "lock", "making the demo data", WAIT):
+        try:
+            if not _is_made(root, arguments):
+                _replace(root, folder / "made", arguments, progress)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     return root
 
 
@@ -82,16 +86,12 @@ def _is_made(root: Path, arguments: dict[str, int]) -> bool:
     return False
 
 
-def _replace(root: Path, arguments: dict[str, int], progress: bool) -> None:
-    partial_root = root.with_name(f"{root.name}.partial")
+def _replace(root: Path, partial_root: Path, arguments: dict[str, int], progress: bool) -> None:
     shutil.rmtree(partial_root, ignore_errors=True)  # of one that was killed
-    try:
-        _make(partial_root, arguments, progress)
-        if root.exists():
-            shutil.rmtree(root)
-        partial_root.rename(root)
-    finally:
-        shutil.rmtree(partial_root, ignore_errors=True)
+    _make(partial_root, arguments, progress)
+    if root.exists():
+        shutil.rmtree(root)
+    partial_root.rename(root)
 
 
 def _make(root: Path, arguments: dict[str, int], progress: bool) -> None:
