@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import uuid
 from datetime import datetime
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,12 +13,20 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import torch
 from torch import nn
 
+from src.checks import SHARE, Range, check_number
 from src.encoders import Classifier, build_encoder
 from src.errors import CheckpointError
 
 FORMAT_VERSION = 1
 # what torch.compile and DistributedDataParallel put before every key: a file must load without it
 WRAPPERS = ("_orig_mod", "module")
+# what a config may ask for: a network is built before its weights are compared with it
+LIMITS = {
+    "in_channels": Range(1, high=1024, up_to=True, whole=True),
+    "image_size": Range(8, high=4096, up_to=True, whole=True),  # pixels
+    "dropout": Range(0, high=1),
+}
+MOST_CLASSES = 10_000
 
 
 def contrastive_name(epochs: int, batch_size: int, loss: float, when: datetime) -> str:
@@ -60,7 +69,9 @@ class replacing:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+        # in containers every process may have the same number
+        unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.partial = target.with_name(f".{target.name}.partial-{unique}")
 
     def __enter__(self) -> Path:
         return self.partial
@@ -86,16 +97,17 @@ def save(path: str | Path, state: dict[str, Any], metadata: dict[str, Any]) -> P
     # raises before anything is written if a value isn't plain
     text = json.dumps({"format": FORMAT_VERSION, **metadata}, indent=1)
     with replacing(path.with_suffix(".json")) as beside, replacing(path) as partial:
-        beside.write_text(text + "\n")
+        beside.write_text(text + "\n", encoding="utf-8")
         torch.save({"state": state, "about": json.loads(text)}, partial)
     return path
 
 
 def copy(source: Path, target: Path) -> Path:
-    """Copy a checkpoint and its `.json` to another name, each atomically."""
-    for suffix in (".json", ".pth"):
-        with replacing(target.with_suffix(suffix)) as partial:
-            shutil.copyfile(source.with_suffix(suffix), partial)
+    """Copy a checkpoint to another name, and what is known of it to a `.json` beside that."""
+    text = json.dumps(load(source)[1], indent=1)  # the `.json` beside the source may be missing
+    with replacing(target.with_suffix(".json")) as beside, replacing(target) as partial:
+        beside.write_text(text + "\n", encoding="utf-8")
+        shutil.copyfile(source, partial)
     return target
 
 
@@ -106,16 +118,18 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a checkpoint on the CPU: (state, metadata) as given to `save`.
 
     Raises:
-        CheckpointError: missing, truncated, holding code, of another program, or of a newer format.
+        CheckpointError: missing, truncated, holding code, claiming more than it has, of another
+            program, or of a newer format.
     """
     path = Path(path)
     content = _read(path)
     expected = isinstance(content, dict) and content.keys() == {"state", "about"}
-    if not expected or "format" not in content["about"]:
+    expected = expected and all(isinstance(part, dict) for part in content.values())
+    version = content["about"].get("format") if expected else None
+    if type(version) is not int or version < 1:
         raise CheckpointError(
             f"{path} was not written by ood-satellite: expected the keys 'state' and 'about'"
         )
-    version = content["about"]["format"]
     if version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has checkpoint format {version}, this code reads up to {FORMAT_VERSION}: "
@@ -136,6 +150,10 @@ def _read(path: Path) -> Any:
         )
     try:
         with ZipFile(path) as file:
+            # torch packs nothing, so a whole file is at least as long as what it unpacks to
+            claimed = sum(entry.file_size for entry in file.infolist())
+            if claimed > path.stat().st_size:
+                raise BadZipFile(f"it claims {claimed:,} bytes, which is more than it has")
             # torch checks no checksums: a flipped bit would load as another weight
             if damaged := file.testzip():
                 raise BadZipFile(f"checksum of {damaged}")
@@ -145,21 +163,44 @@ def _read(path: Path) -> Any:
             f"{path} holds more than tensors and plain values, so it could run code when loaded: "
             f"refused. Export its state dict where you trust it. ({str(error).splitlines()[0]})"
         ) from error
-    except (RuntimeError, BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): copy or make it again") from error
+    # damage may lie anywhere in what Python and torch take for their own
+    except Exception as error:
+        reason = str(error)[:300] or type(error).__name__
+        raise CheckpointError(f"{path} is damaged ({reason}): copy or make it again") from error
 
 
 def restore(module: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Load a state dict strictly: every key there, no key more, every shape equal.
+    """Load a state dict strictly: every key there, no key more, every shape and type equal.
 
     Raises:
-        CheckpointError: it belongs to another architecture.
+        CheckpointError: it belongs to another architecture, or holds what no training leaves: NaN
+            or infinite weights, a negative variance.
     """
+    _check_weights(module, state, path)
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         message = f"{path} does not fit {type(module).__name__}: {str(error)[:500]}"
         raise CheckpointError(message) from error
+
+
+def _check_weights(module: nn.Module, state: Any, path: str | Path) -> None:
+    """What `load_state_dict` lets pass; shapes and names are its own."""
+    own = module.state_dict()
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise CheckpointError(f"{path}: expected names and their tensors, got {type(state)}")
+    for key, tensor in state.items():
+        if key not in own or getattr(tensor, "shape", None) != own[key].shape:
+            continue
+        if tensor.dtype != own[key].dtype or tensor.layout != torch.strided or tensor.is_meta:
+            fault = f"is {tensor.dtype}, expected plain {own[key].dtype}"
+        elif not torch.isfinite(tensor).all():
+            fault = f"holds {(~torch.isfinite(tensor)).sum()} NaN or infinite value(s)"
+        elif key.endswith("running_var") and tensor.min() < 0:
+            fault = f"is a variance, and negative ({tensor.min():g})"
+        else:
+            continue
+        raise CheckpointError(f"{path}: {key} {fault}: copy the file again, or train anew")
 
 
 def load_encoder(path: str | Path, expect: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
@@ -171,9 +212,10 @@ def load_encoder(path: str | Path, expect: str | None = None) -> tuple[nn.Module
     state, metadata = load(path)
     if "encoder" not in state:
         raise CheckpointError(
-            f"{path} holds no encoder but {sorted(state)}: expected a pretraining checkpoint"
+            f"{path} holds no encoder but {sorted(map(str, state))}: expected a pretraining"
+            " checkpoint"
         )
-    encoder = _build(metadata["config"], path, expect)
+    encoder = _build(metadata, path, expect)
     restore(encoder, state["encoder"], path)
     return encoder.eval(), metadata
 
@@ -190,10 +232,17 @@ def load_classifier(
     state, metadata = load(path)
     if "classifier" not in state:
         raise CheckpointError(
-            f"{path} holds no classifier but {sorted(state)}: expected a fine-tuning checkpoint"
+            f"{path} holds no classifier but {sorted(map(str, state))}: expected a fine-tuning"
+            " checkpoint"
         )
-    config, classes = metadata["config"], metadata["classes"]
-    classifier = Classifier(_build(config, path, expect), len(classes), config["dropout"])
+    encoder, classes = _build(metadata, path, expect), metadata.get("classes")
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not named or not 1 <= len(classes) <= MOST_CLASSES:
+        raise CheckpointError(
+            f"{path} names no classes: expected a list of 1 to {MOST_CLASSES:,} names under"
+            f" 'classes', got {str(classes)[:100]}"
+        )
+    classifier = Classifier(encoder, len(classes), metadata["config"]["dropout"])
     restore(classifier, state["classifier"], path)
     return classifier.eval(), metadata
 
@@ -209,13 +258,30 @@ def best_classifier(folder: str | Path) -> Path:
         raise CheckpointError(
             f"no classifier in {folder}: run notebook 05 (06 and 07 for the large encoders) first"
         )
-    return max(files, key=lambda file: load(file)[1]["metrics"]["val_accuracy"])
+    return max(files, key=_val_accuracy)
 
 
-def _build(config: dict[str, Any], path: str | Path, expect: str | None) -> nn.Module:
-    name = config["encoder"]
+def _val_accuracy(path: Path) -> float:
+    metrics = load(path)[1].get("metrics")
+    value = metrics.get("val_accuracy") if isinstance(metrics, dict) else None
+    try:
+        check_number(value, "metrics.val_accuracy", SHARE)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}: move it away, or make it again") from error
+    return value
+
+
+def _build(metadata: dict[str, Any], path: str | Path, expect: str | None) -> nn.Module:
+    config = metadata.get("config")
+    if not isinstance(config, dict) or not isinstance(name := config.get("encoder"), str):
+        raise CheckpointError(f"{path} has no config that names its encoder: make it again")
     if expect is not None and name != expect:
         raise CheckpointError(
             f"{path} holds the encoder {name!r}, expected {expect!r}: pick another file"
         )
-    return build_encoder(name, config["in_channels"], config["image_size"], config["dropout"])
+    try:
+        for key, allowed in LIMITS.items():
+            check_number(config.get(key), key, allowed)
+        return build_encoder(name, config["in_channels"], config["image_size"], config["dropout"])
+    except ValueError as error:
+        raise CheckpointError(f"{path} has a config of no network ({error})") from error

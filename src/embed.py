@@ -4,6 +4,7 @@ Command line: `python -m src.embed FOLDER_OR_STORE --checkpoint MODEL.pth --out 
 """
 
 import argparse
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from tqdm.auto import tqdm
 
 from src.augmentations.evaluation_transform import prepare
 from src.checkpoints import load, load_classifier, load_encoder, replacing
+from src.checks import COUNT, check_images, check_number
 from src.data.images import read_image
-from src.data.store import PatchStore
+from src.data.store import PatchStore, write_header
 from src.errors import DataError, exit_with_message
 from src.runs.runtime import Runtime, add_arguments, from_arguments, pick
+from src.runs.states import require_room
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 Batches = Iterator[list[np.ndarray]]  # lists of (H, W, C) images
@@ -49,8 +52,11 @@ def embed_to_files(
     Raises:
         DataError: no images there, one that cannot be read, or one with other bands than the
             encoder's.
+        ValueError: pixels that cannot be what they say (`check_images`), or batch_size < 1.
+        OSError: too little room, or the disk fills up.
         CheckpointError: an unusable checkpoint.
     """
+    check_number(batch_size, "batch_size", COUNT)
     runtime, out = runtime or pick(), Path(out)
     encoder, metadata = load_encoder_of_any(checkpoint)
     encoder, config = encoder.to(runtime.device), metadata["config"]
@@ -60,13 +66,14 @@ def embed_to_files(
     array_file, index_file = out / "features.npy", out / "index.parquet"
     with replacing(array_file) as partial_array, replacing(index_file) as partial_index:
         shape = (len(index), encoder.feature_dim)
-        array = np.lib.format.open_memmap(partial_array, "w+", np.float32, shape)
+        require_room(out, 4 * math.prod(shape), "the array of features")
         count = -(-len(index) // batch_size)
-        for n, images in enumerate(tqdm(batches, desc="embedding", total=count, unit="batch")):
-            _check_bands(images, config["in_channels"])
-            rows = slice(n * batch_size, n * batch_size + len(images))
-            array[rows] = _features(encoder, images, runtime)
-        array.flush()
+        # written, not mapped: a map on a disk that is full ends the process without a word
+        with open(partial_array, "wb") as array:
+            write_header(array, shape[0], shape[1:], np.dtype(np.float32))
+            for images in tqdm(batches, desc="embedding", total=count, unit="batch"):
+                _check_bands(images, config["in_channels"])
+                array.write(_features(encoder, images, runtime).tobytes())
         index.to_parquet(partial_index, index=False)
     return array_file, index_file
 
@@ -93,6 +100,7 @@ def _open_source(source: Path, batch_size: int) -> tuple[pd.DataFrame, Batches]:
 
 def _open_store(source: Path, batch_size: int) -> tuple[pd.DataFrame, Batches]:
     store = PatchStore.open(source)
+    check_images(store.images, str(source))
     index = pd.DataFrame({"name": store.names})
     if store.labels is not None:
         index["label"] = np.array(store.meta["classes"])[store.labels]
@@ -142,13 +150,14 @@ def main() -> None:
     add("--out", required=True, help="folder for features.npy and index.parquet")
     add("--batch-size", type=int, default=256, help="images (default: %(default)s)")
     add_arguments(parser)
-    args = parser.parse_args()
     with exit_with_message():
+        args = parser.parse_args()
         runtime = from_arguments(args)
         features, index = embed_to_files(
             args.source, args.checkpoint, args.out, runtime=runtime, batch_size=args.batch_size
         )
-    print(f"{features} and {index}: {np.load(features, mmap_mode='r').shape} on {runtime}")
+        shape = np.load(features, mmap_mode="r").shape
+        print(f"{features} and {index}: {shape} on {runtime}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The errors a user meets, and the one way in which a command tells them."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,7 +23,13 @@ class CheckpointError(RuntimeError):
 def exit_with_message() -> Iterator[None]:
     """Of a command: what the user can mend becomes one line "error: …" and exit status 1, without a
     traceback; a signal that ended it becomes one line too, which says where its work is saved.
+
+    What is printed within it may hold any character: where the locale (LANG=C) cannot show it, its
+    code is shown.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not within a notebook or a test
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except (DataError, CheckpointError, ValueError, OSError, FloatingPointError) as error:

@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src import checkpoints
-from src.augmentations import random_dihedral
+from src.augmentations import check_statistics, random_dihedral
 from src.augmentations.evaluation_transform import prepare
+from src.checks import check_config, check_images, check_labels, check_split
 from src.data.splits import Split
 from src.encoders import Classifier, build_encoder
 from src.probes import embed
-from src.runs import Run, RunSettings, fingerprint, weights_fingerprint
+from src.runs import Run, RunSettings, weights_fingerprint
 from src.runs.batches import batches, to_device_if_it_fits
 from src.runs.loop import Loop, Schedule
 from src.runs.runtime import Runtime, generator, pick, record, seed_of
@@ -181,8 +182,7 @@ def finetune(
             `<encoder>_<from_scratch or what it starts from>_<epochs>ep_seed<seed>`.
 
     Raises:
-        ValueError: a label outside the classes, a batch larger than the training set, or nothing to
-            select on.
+        ValueError: images, labels, split or config that cannot be what they say (`src.checks`).
         CheckpointError: the pretraining checkpoint is unusable or of another encoder, or as
             `pretrain`.
         ConnectionError: the ImageNet weights could not be fetched.
@@ -190,16 +190,15 @@ def finetune(
         Stopped: a signal came; the run is saved.
     """
     out, runtime = Path(out), settings.runtime or pick()
-    _check(labels, split, classes, config)
+    images, labels, split = _checked(images, labels, split, classes, config)
     model = _starting_classifier(config, len(classes), pretrained)
     model = model.to(runtime.device, memory_format=torch.channels_last)
-    data = to_device_if_it_fits(images, runtime.device)
-    targets = torch.as_tensor(labels, device=runtime.device)
+    data, targets = _on_device(images, labels, runtime.device)
     train_rows, steps = torch.as_tensor(split.train), len(split.train) // config.batch_size
     schedule = Schedule(config.epochs, steps, config.batch_size, config.lr)
     metadata = _metadata(model, config, classes, pretrained, settings)
-    metadata["images"] = fingerprint(images, labels, split.train, split.val, split.test)
-    with Run(_folder(config, pretrained, out, settings), metadata, settings) as run:
+    arrays = (images, labels, *vars(split).values())
+    with Run(_folder(config, pretrained, out, settings), metadata, settings, arrays=arrays) as run:
         optimizer, parts = _optimizer(model, config), {"classifier": model}
         loop = Loop(run, parts, optimizer, schedule, monitor="val_accuracy", mode="max")
         for epoch in loop.epochs(settings.resume):
@@ -218,6 +217,12 @@ def finetune(
             loop.end_epoch(open=len(open_), val_accuracy=accuracy)
         checkpoints.restore(model, loop.progress.best_state["classifier"], run.states.last)
         return _finish(loop, out, *_accuracy(model, images, labels, split.test, runtime))
+
+
+def _on_device(
+    images: np.ndarray, labels: np.ndarray, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    return to_device_if_it_fits(images, device), torch.as_tensor(labels, device=device)
 
 
 def _optimizer(model: Classifier, config: FinetuneConfig) -> torch.optim.Optimizer:
@@ -240,22 +245,24 @@ def _accuracy(
     return float((logits.argmax(1) == labels[rows]).mean()), logits
 
 
-def _check(labels: np.ndarray, split: Split, classes: list[str], config: FinetuneConfig) -> None:
-    if labels.min() < 0 or labels.max() >= len(classes):
+def _checked(
+    images: np.ndarray, labels: np.ndarray, split: Split, classes: list[str], config: FinetuneConfig
+) -> tuple[np.ndarray, np.ndarray, Split]:
+    check_config(config)
+    check_statistics(config.in_channels)
+    images = check_images(images, channels=config.in_channels)
+    labels = check_labels(labels, classes, len(images))
+    split = Split(*check_split(split.train, split.val, split.test, len(images)))
+    # of one image of 32 pixels ResNet-50's last batch norm sees one value a channel
+    least = 2 if config.encoder == "resnet50" and config.image_size <= 32 else 1
+    if not least <= config.batch_size <= len(split.train):
         raise ValueError(
-            f"labels run from {labels.min()} to {labels.max()}, but there are {len(classes)} "
-            "classes"
+            f"batch_size {config.batch_size} for {len(split.train)} training images: choose from"
+            f" {least} to {len(split.train)}"
         )
-    if config.epochs < 1 or not len(split.val) or not len(split.test):
-        raise ValueError(
-            f"need epochs, val and test images; got {config.epochs}, {len(split.val)}, "
-            f"{len(split.test)}"
-        )
-    if not 1 <= config.batch_size <= len(split.train):
-        raise ValueError(
-            f"batch_size {config.batch_size} for {len(split.train)} training images: choose a "
-            "smaller one"
-        )
+    if len(np.unique(labels[split.train])) < 2:
+        raise ValueError("the training images are all of one class: there is nothing to tell apart")
+    return images, labels, split
 
 
 def _folder(

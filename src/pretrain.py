@@ -18,10 +18,11 @@ from torch.optim import Adam
 
 from src import checkpoints
 from src.augmentations import SimCLRAugmentation
+from src.checks import RANGES, check_config, check_images, check_number
 from src.encoders import build_encoder, projection_head
 from src.losses import nt_xent
 from src.probes import embed, evenly_spread, spread
-from src.runs import Run, RunSettings, fingerprint
+from src.runs import Run, RunSettings, changed_functions
 from src.runs.batches import batches, to_device_if_it_fits
 from src.runs.distributed import (
     ALONE,
@@ -74,7 +75,10 @@ def views(
 ) -> tuple[Tensor, Tensor]:
     """Two views, (n, C, size, size) each, of this process's part (n, C, H, W) of a batch."""
     part = (world.rank, world.size)
-    return augment(batch, rng, part), augment(batch, rng, part)
+    drawn = (augment.draw(batch.shape[:2], rng, part, batch.device) for _ in range(2))
+    # not by calling `augment`, which would look at the pixels again: they are known to be sound
+    view_i, view_j = (augment.apply(batch, numbers) for numbers in drawn)
+    return view_i, view_j
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Tensor:
@@ -131,9 +135,8 @@ def pretrain(
     """
     out, runtime = Path(out), settings.runtime or pick()
     world = init_distributed(runtime.device)
-    _check(images, config, world)
+    images, augment = _checked(images, config, probe_every, world)
     encoder, head, model = _build(config, runtime, world)
-    augment = SimCLRAugmentation(config.image_size, **config.augmentation)
     data, steps = to_device_if_it_fits(images, runtime.device), len(images) // config.batch_size
     schedule = _schedule(config, steps)
     sample = images[evenly_spread(np.arange(len(images)), SHOWN)]
@@ -142,7 +145,8 @@ def pretrain(
         due = epoch % probe_every == 0 or epoch == config.epochs
         return _validated(encoder, head, sample, runtime, probe) if due and world.first else {}
 
-    with _run(images, config, out, settings, world) as run:
+    folder, metadata = _folder(config, out, settings), _metadata(config, hooks, settings)
+    with Run(folder, metadata, settings, world, arrays=(images,)) as run:
         parts, optimizer = {"encoder": encoder, "projection": head}, _optimizer(model, config)
         loop = Loop(run, parts, optimizer, schedule, monitor="loss", views=2)
         for epoch in loop.epochs(settings.resume, lambda: {"epoch": 0, "knn": None} | validate(0)):
@@ -192,26 +196,23 @@ def _finish(loop: Loop, encoder: nn.Module, config: PretrainConfig, out: Path) -
     return Pretrained(encoder.eval(), pd.DataFrame(loop.progress.history), checkpoint)
 
 
-def _check(images: np.ndarray, config: PretrainConfig, world: World) -> None:
-    if not 2 <= config.batch_size <= len(images):
+def _checked(
+    images: np.ndarray, config: PretrainConfig, probe_every: int, world: World
+) -> tuple[np.ndarray, SimCLRAugmentation]:
+    check_config(config)
+    check_number(probe_every, "probe_every", RANGES["probe_every"])
+    images = check_images(images, channels=config.in_channels)
+    augment.check(torch.empty(0, config.in_channels, 1, 1))
+    count, batch_size, epochs = len(images), config.batch_size, config.epochs
+    if not 2 <= batch_size <= count:
+        raise ValueError(f"batch_size {batch_size} for {count} images: choose from 2 to {count}")
+    if not config.warmup_epochs < epochs:
         raise ValueError(
-            f"batch_size {config.batch_size} for {len(images)} images: choose from 2 to "
-            f"{len(images)}"
+            f"epochs must be more than warmup_epochs, got {epochs} and {config.warmup_epochs}"
         )
-    if config.epochs < 1 or not 0 <= config.warmup_epochs < config.epochs:
-        raise ValueError(
-            f"epochs must be at least 1 and more than warmup_epochs, got {config.epochs} and "
-            f"{config.warmup_epochs}"
-        )
-    if images.shape[-1] != config.in_channels:
-        raise ValueError(
-            f"images have {images.shape[-1]} channels, the config says "
-            f"in_channels={config.in_channels}"
-        )
-    if config.batch_size % world.size:
-        raise ValueError(
-            f"batch_size {config.batch_size} does not divide among {world.size} processes"
-        )
+    if batch_size % world.size:
+        raise ValueError(f"batch_size {batch_size} does not divide among {world.size} processes")
+    return images, augment
 
 
 def _seed_dropout(seed: int, epoch: int, step: int, world: World) -> None:
@@ -231,19 +232,20 @@ def _schedule(config: PretrainConfig, steps: int) -> Schedule:
     return Schedule(config.epochs, steps, config.batch_size, lr, warmup)
 
 
-def _run(
-    images: np.ndarray, config: PretrainConfig, out: Path, settings: RunSettings, world: World
-) -> Run:
-    bands = "" if config.in_channels == 3 else f"_{config.in_channels}bands"
-    name = f"{config.encoder}{bands}_{config.epochs}ep_seed{config.seed}"
-    metadata = {
+def _metadata(config: PretrainConfig, hooks: Hooks, settings: RunSettings) -> dict[str, Any]:
+    return {
         "kind": "simclr",
         "config": asdict(config),
         "data": settings.provenance or {},
-        "images": fingerprint(images),
+        "hooks": changed_functions(hooks),
         "versions": record(settings.runtime or pick()),
     }
-    return Run(Path(settings.runs or out / "runs") / name, metadata, settings, world)
+
+
+def _folder(config: PretrainConfig, out: Path, settings: RunSettings) -> Path:
+    bands = "" if config.in_channels == 3 else f"_{config.in_channels}bands"
+    name = f"{config.encoder}{bands}_{config.epochs}ep_seed{config.seed}"
+    return Path(settings.runs or out / "runs") / name
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from torch import nn
 
 from src.augmentations.evaluation_transform import prepare
+from src.checks import COUNT, check_images, check_labels, check_number
 from src.runs.runtime import Runtime
 
 
@@ -30,20 +31,30 @@ def preserve_mode(model: nn.Module) -> Iterator[None]:
 
 @torch.inference_mode()
 def embed(
-    module: nn.Module, images: np.ndarray, size: int, runtime: Runtime, batch_size: int = 256
+    module: nn.Module,
+    images: np.ndarray,
+    size: int,
+    runtime: Runtime,
+    batch_size: int = 256,
+    checked: bool = False,
 ) -> np.ndarray:
     """Run an encoder (or classifier) in eval mode over (N, H, W, C) images.
 
     Args:
         size: pixels the network sees; images of another size are resized to it.
         batch_size: images at a time.
+        checked: the set that these are of was looked at (`check_images`): a dark lake alone would
+            be taken for 8-bit pictures.
 
     Returns:
         (N, D) float32 features, or logits.
 
     Raises:
-        ValueError: no images.
+        ValueError: no images, or what cannot be images (`check_images`).
     """
+    check_number(batch_size, "batch_size", COUNT)
+    if not checked:
+        images = check_images(images)
     if len(images) == 0:
         raise ValueError("no images to run the network on")
     outputs = []
@@ -150,7 +161,12 @@ def knn_probe(
         size: of the views, pixels.
         limit: at most so many reference images, evenly spread over `train`, and a fifth as many to
             classify.
+
+    Raises:
+        ValueError: images or labels that cannot be what they say (`src.checks`).
     """
+    images = check_images(images)
+    labels = check_labels(labels, None, len(images))
     train, test = evenly_spread(train, limit), evenly_spread(test, limit // 5)
     train_images, test_images = images[train], images[test]
 

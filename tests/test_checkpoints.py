@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 from datetime import datetime
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -341,3 +342,144 @@ def test_an_about_that_is_not_plain_is_refused_before_anything_is_written(file, 
     with pytest.raises(TypeError):
         save(file, STATE, {"epoch": 2, "value": value})
     assert {path.name: path.read_bytes() for path in file.parent.iterdir()} == there
+
+
+# What no training leaves
+
+
+def with_weight(change, key="stages.0.0.weight"):
+    state = dict(checkpoints.clean_state(encoder()))
+    state[key] = change(state[key].clone())
+    return state
+
+
+def spoilt(value):
+    def change(tensor):
+        tensor.view(-1)[5] = value
+        return tensor
+
+    return change
+
+
+UNSOUND = {
+    "NaN": with_weight(spoilt(float("nan"))),
+    "infinite": with_weight(spoilt(float("-inf"))),
+    "float16": with_weight(torch.Tensor.half),
+    "bfloat16": with_weight(torch.Tensor.bfloat16),
+    "float64": with_weight(torch.Tensor.double),
+    "int8": with_weight(torch.Tensor.char),
+    "complex": with_weight(lambda tensor: tensor.to(torch.complex64)),
+    "sparse": with_weight(torch.Tensor.to_sparse),
+    "negative variance": with_weight(spoilt(-0.1), "stages.1.1.running_var"),
+    "NaN mean": with_weight(spoilt(float("nan")), "stages.1.1.running_mean"),
+    "float count": with_weight(torch.Tensor.float, "stages.0.1.num_batches_tracked"),
+    "a number": with_weight(lambda tensor: 3.0),
+    "a list": with_weight(lambda tensor: [1.0]),
+    "None": with_weight(lambda tensor: None),
+    "a name that is none": {**checkpoints.clean_state(encoder()), 3: torch.ones(1)},
+    "no names": [torch.ones(3)],
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("state", UNSOUND.values(), ids=UNSOUND)
+@pytest.mark.parametrize("kind", ["encoder", "classifier"])
+def test_weights_that_no_training_leaves_are_refused(tmp_path, state, kind):
+    if kind == "classifier" and isinstance(state, dict):
+        whole = Classifier(encoder(), 2)
+        named = {f"encoder.{key}": tensor for key, tensor in state.items()}
+        state = {**checkpoints.clean_state(whole), **named}
+    metadata = {"config": CONFIG, "classes": ["a", "b"]}
+    file = save(tmp_path / "a.pth", {kind: state}, metadata)
+    with pytest.raises(CheckpointError, match=r"a\.pth"):
+        {"encoder": load_encoder, "classifier": load_classifier}[kind](file)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"config": None, "classes": ["a"]},
+        {"config": [1], "classes": ["a"]},
+        {"config": {}, "classes": ["a"]},
+        {"config": {**CONFIG, "encoder": None}, "classes": ["a"]},
+        {"config": {**CONFIG, "encoder": ["custom_cnn"]}, "classes": ["a"]},
+        {"config": {**CONFIG, "encoder": "resnet18"}, "classes": ["a"]},
+        {"config": {**CONFIG, "in_channels": "3"}, "classes": ["a"]},
+        {"config": {**CONFIG, "in_channels": 10**9}, "classes": ["a"]},
+        {"config": {**CONFIG, "image_size": None}, "classes": ["a"]},
+        {"config": {**CONFIG, "image_size": 16.5}, "classes": ["a"]},
+        {"config": {**CONFIG, "encoder": "vit_b_16", "image_size": 10**6}, "classes": ["a"]},
+        {"config": {**CONFIG, "dropout": 2}, "classes": ["a"]},
+        {"config": {**CONFIG, "dropout": float("nan")}, "classes": ["a"]},
+        {"config": {k: v for k, v in CONFIG.items() if k != "dropout"}, "classes": ["a"]},
+        {"config": CONFIG},
+        {"config": CONFIG, "classes": 3},
+        {"config": CONFIG, "classes": "abc"},
+        {"config": CONFIG, "classes": []},
+        {"config": CONFIG, "classes": [1, 2]},
+        {"config": CONFIG, "classes": {"a": 1}},
+        {"config": CONFIG, "classes": ["a"] * 10_001},
+    ],
+    ids=lambda metadata: str(metadata)[:60],
+)
+def test_what_is_known_of_a_classifier_must_be_of_one(tmp_path, metadata):
+    state = checkpoints.clean_state(Classifier(encoder(), 1))
+    file = save(tmp_path / "a.pth", {"classifier": state}, metadata)
+    with pytest.raises(CheckpointError, match=r"a\.pth"):
+        load_classifier(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state": {}, "about": None},
+        {"state": {}, "about": [1]},
+        {"state": None, "about": {"format": 1}},
+        {"state": [1], "about": {"format": 1}},
+        {"state": {}, "about": {"format": "1"}},
+        {"state": {}, "about": {"format": None}},
+        {"state": {}, "about": {"format": True}},
+        {"state": {}, "about": {"format": 0}},
+        {"state": {}, "about": {"format": 1.5}},
+        {"state": {}, "about": {}},
+        {"state": {}},
+        {1: 2},
+        None,
+        "text",
+        7,
+    ],
+    ids=str,
+)
+def test_a_file_that_is_not_as_save_writes_it_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="not written by ood-satellite"):
+        load(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("value", [None, "0.9", float("nan"), 1.5, -1, [0.9]])
+def test_the_best_classifier_is_one_that_says_how_good_it_is(tmp_path, value):
+    save(tmp_path / "final_supervised_model_a.pth", {}, {"metrics": {"val_accuracy": value}})
+    with pytest.raises(CheckpointError, match=r"final_supervised_model_a\.pth.*val_accuracy"):
+        checkpoints.best_classifier(tmp_path)
+
+
+def test_a_checkpoint_claims_no_more_than_it_has(tmp_path, file):
+    bomb = tmp_path / "bomb.pth"
+    with ZipFile(file) as whole, ZipFile(bomb, "w", ZIP_DEFLATED) as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+        packed.writestr("archive/data/99", bytes(50_000_000))
+    assert bomb.stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match=r"claims 50,\S* bytes, which is more than it has"):
+        load(bomb)
+
+
+def test_a_copy_needs_no_json_beside_its_source(tmp_path, file):
+    file.with_suffix(".json").unlink()
+    checkpoints.copy(file, tmp_path / "b.pth")
+    assert (
+        json.loads((tmp_path / "b.json").read_text())
+        == load(file)[1]
+        == load(tmp_path / "b.pth")[1]
+    )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2, kstest, spearmanr
+from scipy.stats import chi2, kstest, norm, spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import nn
 
@@ -20,6 +20,7 @@ from src.ood import (
     pixel_statistics,
     scores,
 )
+from src.ood.evaluation import auroc_interval, bootstrap_intervals
 from src.probes import embed
 from src.runs.runtime import pick
 
@@ -253,7 +254,7 @@ def test_constant_scores_tell_nothing():
 
 
 def test_perfect_separation():
-    table = metrics(np.arange(30), 100 + np.arange(10), bootstrap=20)
+    table = metrics(np.arange(150), 1000 + np.arange(50), bootstrap=20)
     assert table["value"].to_dict() == pytest.approx(
         {"auroc": 1.0, "aupr_out": 1.0, "aupr_in": 1.0, "fpr95": 0.0, "prevalence": 0.25}
     )
@@ -317,8 +318,46 @@ def test_width_of_the_auroc_interval_is_that_of_95_percent():
 
 
 @pytest.mark.parametrize(("n_id", "n_ood"), [(1, 1), (1, 9), (2, 2)])
-def test_interval_of_tiny_sets_has_no_resample_without_one_side(n_id, n_ood):
-    assert metrics(*score_sets(n_id, n_ood, None)).notna().all(axis=None)
+def test_tiny_sets_have_no_resample_without_one_side(n_id, n_ood):
+    for low, high in bootstrap_intervals(*score_sets(n_id, n_ood, None))[1].values():
+        assert 0 <= low <= high <= 1
+
+
+@pytest.mark.parametrize("n_ood", [1, 2, 5, 10, 29])
+def test_few_images_give_a_wide_interval_of_the_auroc_and_none_of_the_rest(n_ood):
+    table = metrics(*score_sets(300, n_ood, None), bootstrap=50)
+    assert table["value"].notna().all()
+    value, low, high = table.loc["auroc"]
+    assert low < value <= high <= 1 and high - low > 0.9 / (n_ood + 3) ** 0.5 / 2
+    assert table.drop(["auroc", "prevalence"])[["low", "high"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(("n_ood", "given"), [(30, 3), (49, 3), (50, 4)])
+def test_more_images_have_bootstrap_intervals(n_ood, given):
+    scores = score_sets(300, n_ood, None)
+    table, (_, intervals) = metrics(*scores), bootstrap_intervals(*scores)
+    assert table.drop("prevalence")["low"].notna().sum() == given
+    assert tuple(table.loc["auroc", ["low", "high"]]) == tuple(intervals["auroc"])
+
+
+@pytest.mark.parametrize("n_ood", [1, 2, 5, 10])
+@pytest.mark.parametrize("area", [0.6, 0.95])
+def test_an_interval_from_few_images_covers_the_truth_as_often_as_it_says(n_ood, area):
+    rng, shift, covered = np.random.default_rng(n_ood), 2**0.5 * norm.ppf(area), 0
+    for _ in range(300):
+        found = roc_auc_score(
+            np.repeat([0, 1], [100, n_ood]), rng.normal(np.repeat([0, shift], [100, n_ood]))
+        )
+        low, high = auroc_interval(found, 100, n_ood)
+        covered += low <= area <= high
+    assert covered >= 0.92 * 300
+
+
+@pytest.mark.parametrize("area", [0.0, 1.0])
+@pytest.mark.parametrize("n", [1, 3, 20])
+def test_an_interval_of_a_perfect_score_is_no_point(area, n):
+    low, high = auroc_interval(area, 100, n)
+    assert 0 <= low <= area <= high <= 1 and high - low > 0.05
 
 
 def test_more_scores_narrow_the_interval():

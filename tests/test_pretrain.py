@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from dataclasses import asdict, replace
+from functools import wraps
 
 import numpy as np
 import pytest
@@ -238,6 +239,7 @@ def test_untrained_follows_from_the_seed_alone():
 def stopped_after(last):
     """Hooks that end the run as a kill would, after this epoch."""
 
+    @wraps(shuffled)  # it is that order: another would be another run
     def order(count, seed, epoch):
         if epoch > last:
             raise KeyboardInterrupt
@@ -445,7 +447,7 @@ def test_weight_decay_is_adamws_and_changes_what_is_learnt(tmp_path):
 
 @pytest.mark.parametrize("warmup", [-1, 3, 4])
 def test_a_warm_up_as_long_as_the_run_is_refused(tmp_path, warmup):
-    with pytest.raises(ValueError, match="more than warmup_epochs, got 3 and"):
+    with pytest.raises(ValueError, match="warmup_epochs"):
         run(tmp_path, replace(CONFIG, warmup_epochs=warmup))
 
 

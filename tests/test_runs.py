@@ -10,9 +10,12 @@ import resource
 import signal
 import subprocess
 import time
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import wraps
 
 import killable_runs
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -23,9 +26,10 @@ from src import checkpoints
 from src.data.store import PatchStore
 from src.errors import CheckpointError
 from src.losses import nt_xent
-from src.pretrain import Hooks, PretrainConfig, pretrain
-from src.runs import Run, RunSettings, Stopped, table
+from src.pretrain import Hooks, PretrainConfig, pretrain, shuffled
+from src.runs import Run, RunSettings, Stopped, fingerprint, is_fingerprint_of, table
 from src.runs.distributed import World
+from src.runs.fingerprints import sampled_fingerprint
 from src.runs.runtime import pick
 
 TRAININGS = [killable_runs.train_simclr, killable_runs.train_classifier]
@@ -42,7 +46,8 @@ def run(out, config=CONFIG, probe=None, loss=nt_xent, **settings):
         settings=RunSettings(runtime=pick("cpu", "float32"), **settings),
         probe=probe,
         probe_every=1,
-        hooks=Hooks(loss=loss),
+        # whatever it does besides, it is that loss: another would be another run
+        hooks=Hooks(loss=wraps(nt_xent)(lambda *args: loss(*args))),
     )
 
 
@@ -377,6 +382,136 @@ def test_going_on_in_another_environment_is_said(tmp_path, monkeypatch):
 def test_an_unknown_way_to_resume_is_refused(tmp_path):
     with pytest.raises(ValueError, match="resume must be 'auto', 'force' or False, not 'yes'"):
         run(tmp_path, resume="yes")
+
+
+# What a run is
+
+
+def another_loss(z_i, z_j, temperature):
+    return 2 * nt_xent(z_i, z_j, temperature)
+
+
+def weighted(weights):
+    return lambda z_i, z_j, temperature: weights.mean() * nt_xent(z_i, z_j, temperature)
+
+
+def trained(out, images=killable_runs.DATA, config=CONFIG, hooks=Hooks(), **settings):
+    """How many steps it took, and the history's losses."""
+    steps = []
+    order = wraps(shuffled)(lambda *args: steps.append(1) or shuffled(*args))
+    settings = RunSettings(runtime=pick("cpu", "float32"), **settings)
+    hooks = replace(hooks, order=order)
+    history = pretrain(images, config, out, settings=settings, hooks=hooks).history
+    return len(steps), history["loss"][1:].tolist()
+
+
+def one_pixel(row):
+    images = killable_runs.DATA.copy()
+    images[row, 3, 2, 1] ^= 1
+    return images
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"images": one_pixel(17)},
+        {"images": one_pixel(58)},
+        {"hooks": Hooks(loss=another_loss)},
+        {"hooks": Hooks(loss=weighted(torch.ones(2)))},
+    ],
+    ids=["a pixel", "another pixel", "the loss", "what the loss holds"],
+)
+def test_a_finished_run_of_other_pixels_or_another_loss_is_not_handed_back(tmp_path, changed):
+    assert trained(tmp_path)[0] == trained(tmp_path, **changed)[0] == 3
+    assert trained(tmp_path, **changed)[0] == 0
+
+
+def test_what_a_hook_has_closed_over_is_part_of_the_run(tmp_path):
+    for weight in (1.0, 2.0):
+        hooks = Hooks(loss=weighted(torch.full((2,), weight)))
+        assert trained(tmp_path, hooks=hooks)[0] == 3
+        assert trained(tmp_path, hooks=hooks)[0] == 0
+
+
+@pytest.mark.parametrize("what", ["label", "train", "val", "test", "image"])
+def test_one_changed_label_row_or_pixel_is_another_fine_tuning(what):
+    rng = np.random.default_rng(0)
+    known = {
+        "image": rng.integers(0, 256, (5000, 4, 4, 3), dtype=np.uint8),
+        "label": rng.integers(0, 10, 5000),
+        "train": np.arange(4000),
+        "val": np.arange(4000, 4500),
+        "test": np.arange(4500, 5000),
+    }
+    name, before = fingerprint(*known.values()), sampled_fingerprint(*known.values())
+    assert len(name) == 32 and len(before) == 16
+    assert is_fingerprint_of(name, *known.values()) and is_fingerprint_of(before, *known.values())
+    for row in rng.integers(0, len(known[what]), 20):
+        other = {**known, what: known[what].copy()}
+        other[what][row] += 1
+        assert not is_fingerprint_of(name, *other.values())
+
+
+def of_old_code(out):
+    """As code wrote it that knew images by 64 rows, and no hooks."""
+    for file in (*out.rglob("last.pth"), *out.rglob("previous.pth")):
+        state, metadata = checkpoints.load(file)
+        del metadata["hooks"]
+        metadata["images"] = sampled_fingerprint(killable_runs.DATA)
+        checkpoints.save(file, state, metadata)
+
+
+def test_a_run_begun_by_old_code_goes_on_and_a_finished_one_is_handed_back(tmp_path):
+    whole = run(tmp_path / "whole")
+    stopped_after_two_saves(tmp_path / "old")
+    of_old_code(tmp_path / "old")
+    resumed = run(tmp_path / "old")
+    assert resumed.history["loss"][1:].tolist() == whole.history["loss"][1:].tolist()
+    of_old_code(tmp_path / "old")
+    assert trained(tmp_path / "old")[0] == 0
+
+
+# What is beside the states
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null", "7", "\x00" * 90, '{"a": 1}'])
+def test_a_damaged_note_stops_no_run_that_has_its_states(tmp_path, content):
+    whole = run(tmp_path / "whole")
+    last = stopped_after_two_saves(tmp_path / "hurt")
+    last.with_name("run.json").write_text(content)
+    with pytest.warns(UserWarning, match="damaged") if content != '{"a": 1}' else nullcontext():
+        resumed = run(tmp_path / "hurt")
+    assert resumed.history["loss"][1:].tolist() == whole.history["loss"][1:].tolist()
+
+
+NOTES = ["", "[]", "null", '{"status": "running"}', '{"status": 3, "updated": 4, "config": []}']
+
+
+@pytest.mark.parametrize("content", NOTES)
+def test_the_list_shows_the_others_beside_a_damaged_note(tmp_path, content, run_module):
+    run(tmp_path / "whole")
+    (tmp_path / "hurt").mkdir()
+    (tmp_path / "hurt/run.json").write_text(content)
+    listed = table(tmp_path).set_index("run")["status"]
+    assert listed["hurt"] == "run.json is damaged"
+    assert listed["whole/runs/custom_cnn_3ep_seed1"] == "finished"
+
+
+def test_a_finished_run_needs_no_json_beside_its_checkpoint(tmp_path):
+    first = run(tmp_path)
+    for file in tmp_path.glob("*.json"):
+        file.unlink()
+    again = run(tmp_path)
+    assert again.checkpoint == first.checkpoint
+    alias = checkpoints.load(tmp_path / "best_contrastive_model_3Ep.pth")[1]
+    assert json.loads((tmp_path / "best_contrastive_model_3Ep.json").read_text()) == alias
+
+
+def test_no_git_is_no_reason_not_to_train(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run(tmp_path)
+    versions = checkpoints.load(done.checkpoint)[1]["versions"]
+    assert versions["commit"] == "not a git checkout" and versions["torch"]
 
 
 # The list of runs

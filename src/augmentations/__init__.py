@@ -5,6 +5,7 @@ as torchvision's transforms do of one image. `SimCLRAugmentation` draws these an
 together.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,7 @@ from src.augmentations.normalisation import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     STATISTICS,
+    check_statistics,
     normalize,
 )
 from src.augmentations.resampling import (
@@ -35,6 +37,7 @@ from src.augmentations.resampling import (
     random_dihedral,
 )
 from src.augmentations.transfer import to_device
+from src.checks import COUNT, RATE, SHARE, Range, check_images, check_number
 
 __all__ = [
     "BANDS_MEAN",
@@ -68,6 +71,10 @@ UNIFORM = {
     "cutout_centre": 2,
     "cutout": 1,
 }
+PROBABILITIES = (
+    *("hflip", "vflip", "jitter_p", "gray_p", "band_drop_p"),
+    *("solarize_p", "noise_p", "cutout_p"),
+)
 # one more of each for every band, drawn only where bands are jittered or dropped
 UNIFORM_OF_BANDS = ("band_brightness", "band_contrast", "band_drop")
 
@@ -104,6 +111,16 @@ class SimCLRAugmentation:
     # what follows the crop by torch.compile: fewer passes over a GPU's memory; slower on a CPU
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        for name in PROBABILITIES:
+            check_number(getattr(self, name), name, SHARE)
+        check_number(self.size, "size", COUNT)
+        for name in ("scale", "ratio", *(["blur_sigma"] if self.blur_sigma else [])):
+            low, high = getattr(self, name)
+            check_number(low, f"{name}[0]", RATE)
+            check_number(high, f"{name}[1]", Range(low, high=math.inf))
+        check_number(self.scale[1], "scale[1]", SHARE)
+
     @torch.no_grad()
     def __call__(
         self, images: Tensor, generator: torch.Generator, part: tuple[int, int] = (0, 1)
@@ -120,14 +137,17 @@ class SimCLRAugmentation:
             (N, C, size, size) float32, normalised, on the device of the images.
 
         Raises:
-            ValueError: not a batch of images; colour operations asked for on other than three
-                channels.
+            ValueError: not a batch of images (see `check_images`, for which the host waits where
+                they are other than uint8 and on a GPU: `draw` and `apply` do not look at them);
+                colour operations asked for on other than three channels.
         """
-        self._check(images)
+        self.check(images)
+        check_images(images)
         drawn = self.draw(images.shape[:2], generator, part, images.device)
         return self.apply(images, drawn)
 
-    def _check(self, images: Tensor) -> None:
+    def check(self, images: Tensor) -> None:
+        """Raise ValueError where (N, C, H, W) images are none, or have too few or many channels."""
         if images.dim() != 4:
             raise ValueError(f"expected a batch (N, C, H, W), got {tuple(images.shape)}")
         channels, jitter_of_rgb = images.shape[1], self.jitter_p and not self.band_jitter
@@ -136,6 +156,7 @@ class SimCLRAugmentation:
                 f"colour jitter and grayscale need RGB, got {channels} channels: set both p to 0,"
                 " or use SPECTRAL"
             )
+        check_statistics(channels, self.mean, self.std)
 
     def draw(
         self,

@@ -1,5 +1,7 @@
 """Mean and deviation of the channels, and the normalisation every image goes through."""
 
+import math
+
 from torch import Tensor
 
 from src.augmentations.resampling import REFLECTANCE
@@ -33,13 +35,27 @@ def normalize(
     Raises:
         ValueError: as many values as channels are needed.
     """
-    usual_mean, usual_std = STATISTICS.get(images.shape[1], STATISTICS[3])
-    mean, std = mean or usual_mean, std or usual_std
-    if images.shape[1] != len(mean):
-        raise ValueError(
-            f"{images.shape[1]}-channel images, but mean and std have {len(mean)} values: pass"
-            " your own"
-        )
+    mean, std = check_statistics(images.shape[1], mean, std)
     offset = constant(tuple(mean), images.device).view(1, -1, 1, 1)
     scale = constant(tuple(1 / s for s in std), images.device).view(1, -1, 1, 1)
     return (images.sub_(offset) if inplace else images - offset).mul_(scale)
+
+
+def check_statistics(
+    channels: int, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of so many channels: one's own, else the usual ones.
+
+    Raises:
+        ValueError: as many finite values as channels are needed, deviations above 0.
+    """
+    usual_mean, usual_std = STATISTICS.get(channels, STATISTICS[3])
+    mean, std = mean or usual_mean, std or usual_std
+    if not channels == len(mean) == len(std):
+        raise ValueError(
+            f"{channels}-channel images, but mean and std have {len(mean)} values: pass your own"
+            " to SimCLRAugmentation; evaluation and fine-tuning know RGB and twelve bands"
+        )
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ValueError(f"mean {mean} and std {std}: expected finite values, and std above 0")
+    return mean, std

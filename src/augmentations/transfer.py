@@ -11,7 +11,7 @@ def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     """These numbers as a tensor on the device, copied there once for all calls."""
     # it may be asked for first in inference, and later in training
     with torch.inference_mode(False):
-        return torch.tensor(values, device=device)
+        return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def to_device(drawn: Tensor, device: torch.device) -> Tensor:

@@ -48,7 +48,8 @@ def roc(
     for name in id_scores:
         fpr, tpr, _ = roc_curve(is_ood, np.concatenate([id_scores[name], ood_scores[name]]))
         value, low, high = table.loc[name, ["value", "low", "high"]]
-        label = f"{SCORE_NAMES.get(name, name)}: {value:.3f} [{low:.3f}, {high:.3f}]"
+        interval = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"  # too few images for one
+        label = f"{SCORE_NAMES.get(name, name)}: {value:.3f}{interval}"
         control = {"ls": "--", "color": "k"} if name == "pixel_mahalanobis" else {}
         axis.plot(fpr, tpr, label=label, **control)
     axis.plot([0, 1], [0, 1], color="0.7", lw=1)

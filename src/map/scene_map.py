@@ -20,6 +20,7 @@ import numpy as np
 import rasterio
 
 from src.checkpoints import load_classifier, replacing
+from src.data.locks import locked
 from src.errors import DataError
 from src.map.rasters import RASTERS, cell_values, shares, write_cog
 from src.map.scene import Scene, SceneOptions, open_scene
@@ -79,7 +80,8 @@ def map_scene(
             warnings.warn(doubt, stacklevel=2)
         grid = TileGrid.over(scene.grid.shape, known["tile"], stride)
         predict = partial(predict_tiles, model.to(runtime.device), thresholds, score, runtime)
-        found, pixels = _make_rasters(scene, grid, predict, known, settings, out)
+        with locked(out / UNFINISHED / "lock", "making this map"):
+            found, pixels = _make_rasters(scene, grid, predict, known, settings, out)
     summary = settings | found | {"warnings": doubts, "tiles": math.prod(grid.shape)}
     seconds = time.perf_counter() - begun
     summary |= {"seconds": round(seconds, 1), "pixels_per_s": round(pixels / seconds)}
@@ -174,9 +176,8 @@ def _workspace(out: Path, settings: dict[str, Any], shape: tuple[int, int, int])
         _check_same(out, json.loads(begun.read_text()), settings)
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    tiles = np.lib.format.open_memmap(folder / "tiles.npy", "w+", np.float32, shape)
-    tiles[:] = np.nan
-    tiles.flush()
+    # written, not mapped: a map on a disk that is full ends the process without a word
+    np.save(folder / "tiles.npy", np.full(shape, np.nan, np.float32))
     np.save(folder / "done.npy", np.zeros(shape[0], bool))
     with replacing(begun) as file:  # its presence says that the rest is there
         file.write_text(json.dumps(settings))

@@ -6,6 +6,7 @@ that.
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from src.encoders import Classifier
 from src.errors import DataError
 from src.ood import DETECTORS, Train, penultimate, pixel_statistics
 from src.ood.outputs import last_layer
-from src.runs import fingerprint
+from src.runs import is_fingerprint_of
 from src.runs.runtime import Runtime, pick
 
 FORMAT_VERSION = 1
@@ -103,6 +104,8 @@ class Thresholds:
                 f"{path} is of the checkpoint {metadata['checkpoint']}, not of"
                 f" {Path(checkpoint).name}: {REMEDY}"
             )
+        if not math.isfinite(metadata["thresholds"].get(score, 0)):  # nothing is above NaN
+            raise DataError(f"{path}: the threshold of {score} is no number: {REMEDY}")
         if score not in metadata["thresholds"]:
             known = ", ".join(metadata["thresholds"])
             raise DataError(f"{path} knows no threshold of {score!r} but of {known}: {REMEDY}")
@@ -204,8 +207,8 @@ def _check_data(
             f" holds {meta.get('kind')} {meta.get('shape')} or other pixels: give the store it was"
             " trained with"
         )
-    images = fingerprint(store.images, store.labels, split.train, split.val, split.test)
-    if trained.get("images", images) != images:  # older checkpoints do not say
+    data, known = (store.images, store.labels, *vars(split).values()), trained.get("images")
+    if known is not None and not is_fingerprint_of(known, *data):  # older checkpoints do not say
         raise DataError(
             f"{checkpoint} was trained on another split of {store.path}: give the one it was"
             " trained with"

@@ -71,7 +71,7 @@ def predict_tiles(
     model: Classifier, thresholds: Thresholds, score: str, runtime: Runtime, images: np.ndarray
 ) -> np.ndarray:
     """(N, H, W, C) images → (N, classes + 1): softmax probabilities, and last the OOD score."""
-    features = penultimate(model, images, runtime)
+    features = penultimate(model, images, runtime, checked=True)
     probabilities = softmax(thresholds.train(model).logits(features), axis=-1)
     return np.column_stack([probabilities, thresholds.score(score, model, features, images)])
 

@@ -5,7 +5,14 @@ out-of-distribution. Shapes are in the names: T samples, N images, C classes, D 
 bootstrap resamples.
 """
 
-from src.ood.confidence import accuracy_rejection, calibration, ece, fit_temperature, reliability
+from src.ood.confidence import (
+    NoTemperatureError,
+    accuracy_rejection,
+    calibration,
+    ece,
+    fit_temperature,
+    reliability,
+)
 from src.ood.detectors import DETECTORS, detector_table, scores
 from src.ood.evaluation import Evaluation, compare, evaluate, metrics
 from src.ood.feature_detectors import Train, mahalanobis
@@ -26,6 +33,7 @@ __all__ = [
     "SHIFTS",
     "Evaluation",
     "HeldOut",
+    "NoTemperatureError",
     "Train",
     "accuracy_rejection",
     "calibration",

@@ -5,6 +5,8 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from src.checks import COUNT, RATE, as_float64, check_labels, check_number
+
 
 def reliability(
     confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = 15, equal_mass: bool = False
@@ -18,9 +20,11 @@ def reliability(
             width.
 
     Raises:
-        ValueError: no images, lengths that differ, or a confidence that is NaN or outside [0, 1].
+        ValueError: no images, lengths that differ, a confidence that is NaN or outside [0, 1], or
+            fewer than one bin.
     """
-    confidence, correct = np.asarray(confidence_N, np.float64), np.asarray(correct_N, np.float64)
+    confidence, correct = as_float64(confidence_N), as_float64(correct_N)
+    check_number(bins, "bins", COUNT)
     if confidence.ndim != 1 or confidence.shape != correct.shape or len(confidence) == 0:
         raise ValueError(
             f"expected as many confidences as answers, got {confidence.shape} and {correct.shape}"
@@ -54,8 +58,17 @@ def calibration(
 
     Returns:
         accuracy; nll in nats; brier (summed over classes, in [0, 2]); ece and ece_equal_mass.
+
+    Raises:
+        ValueError: no images, logits that are not finite (N, C), labels that are no classes (see
+            `check_labels`), or a temperature that is not positive.
     """
-    log_probs = log_softmax(np.asarray(logits_N_C, np.float64) / temperature, axis=1)
+    check_number(temperature, "temperature", RATE)
+    logits_N_C = as_float64(logits_N_C)
+    if logits_N_C.ndim != 2 or not logits_N_C.size or not np.isfinite(logits_N_C).all():
+        raise ValueError(f"expected finite (N, C) logits, got {logits_N_C.shape}")
+    labels_N = check_labels(labels_N, logits_N_C.shape[1], len(logits_N_C))
+    log_probs = log_softmax(logits_N_C / temperature, axis=1)
     probs, truth = np.exp(log_probs), np.eye(log_probs.shape[1])[labels_N]
     confidence, correct = probs.max(1), probs.argmax(1) == labels_N
     return pd.Series(
@@ -69,14 +82,19 @@ def calibration(
     )
 
 
+class NoTemperatureError(ValueError):
+    """The images that a temperature was to be fitted on have no best one."""
+
+
 def fit_temperature(val_logits_N_C: np.ndarray, val_labels_N: np.ndarray) -> float:
     """The temperature with the lowest NLL on val (Guo et al. 2017, arXiv 1706.04599).
 
     Above 1 the network was too sure.
 
     Raises:
-        ValueError: no minimum in 0.05 … 20, as when every image of val is classified right with
-            room to spare.
+        NoTemperatureError: no minimum in 0.05 … 20, as when every image of val is classified right
+            with room to spare.
+        ValueError: see `calibration`.
     """
 
     def nll(log_temperature: float) -> float:
@@ -85,7 +103,7 @@ def fit_temperature(val_logits_N_C: np.ndarray, val_labels_N: np.ndarray) -> flo
     low, high = np.log([0.05, 20])
     best = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x
     if not nll(best) < min(nll(low), nll(high)):
-        raise ValueError(
+        raise NoTemperatureError(
             f"no temperature in 0.05 … 20 fits these {len(val_labels_N)} images: use more, or"
             " harder ones"
         )
@@ -102,7 +120,7 @@ def accuracy_rejection(uncertainty_N: np.ndarray, correct_N: np.ndarray) -> pd.D
     Raises:
         ValueError: no images, lengths that differ, or an uncertainty that is not finite.
     """
-    uncertainty, correct = np.asarray(uncertainty_N, np.float64), np.asarray(correct_N, np.float64)
+    uncertainty, correct = as_float64(uncertainty_N), as_float64(correct_N)
     fits = uncertainty.shape == correct.shape and len(correct) > 0
     if not fits or not np.isfinite(uncertainty).all():
         raise ValueError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from src.checks import as_float64, check_labels
 from src.ood.feature_detectors import (
     Train,
     class_mahalanobis,
@@ -105,6 +106,7 @@ def scores(
     Raises:
         ValueError: shapes don't fit, or a value is NaN or infinite.
     """
+    log_probs_T_N_C, logits_N_C = as_float64(log_probs_T_N_C), as_float64(logits_N_C)
     if log_probs_T_N_C.ndim != 3 or log_probs_T_N_C.shape[1:] != logits_N_C.shape:
         raise ValueError(
             f"expected (T, N, C) and (N, C), got {log_probs_T_N_C.shape} and {logits_N_C.shape}"
@@ -120,17 +122,19 @@ def scores(
         warnings.warn(
             "one MC sample: mutual information and variance are 0 by definition", stacklevel=2
         )
-    given = {"MC samples": (log_probs_T_N_C,), "logits": (logits_N_C.astype(np.float64),)}
+    given = {"MC samples": (log_probs_T_N_C,), "logits": (logits_N_C,)}
     if train is not None:
-        _check_features(features_N_D, train, len(logits_N_C))
-        given["features"] = (train, features_N_D.astype(np.float64))
+        features_N_D = as_float64(features_N_D)
+        _check_features(features_N_D, train, logits_N_C.shape)
+        given["features"] = (train, features_N_D)
     return pd.DataFrame(
         {name: d.score(*given[d.needs]) for name, d in DETECTORS.items() if d.needs in given}
     )
 
 
-def _check_features(features_N_D: np.ndarray, train: Train, count: int) -> None:
-    expected = (count, train.features_N_D.shape[1])
+def _check_features(features_N_D: np.ndarray, train: Train, shape: tuple[int, int]) -> None:
+    check_labels(train.labels_N, shape[1], what="training labels")
+    expected = (shape[0], train.features_N_D.shape[1])
     if features_N_D.shape != expected or len(train.labels_N) != len(train.features_N_D):
         raise ValueError(
             f"expected features of shape {expected} and {len(train.features_N_D)} training labels, "

@@ -8,13 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
+from scipy.stats import norm
 
+from src.checks import COUNT, as_float64, check_images, check_labels, check_number
 from src.encoders import Classifier
 from src.ood.detectors import scores
-from src.ood.feature_detectors import Train, pixel_mahalanobis
+from src.ood.feature_detectors import NEIGHBOURS, Train, pixel_mahalanobis
 from src.ood.outputs import last_layer, mc_dropout, penultimate, pixel_statistics
 from src.ood.prediction_detectors import odin
 from src.runs.runtime import Runtime, pick
+
+# images that the smaller of the two sets must have for a bootstrap interval, by what it is of:
+# benchmarks/intervals.py
+FEWEST = {"auroc": 30, "aupr_out": 30, "aupr_in": 30, "fpr95": 50}
 
 # --- metrics of one score, with intervals ---
 
@@ -29,19 +36,56 @@ def metrics(
         bootstrap: resamples.
 
     Returns:
-        A table with columns value, low, high (95 % percentile bootstrap, both sets resampled) and
-        rows auroc; aupr_out and aupr_in (average precision with OOD, or ID, as the positive class:
-        read them with the prevalence); fpr95 (share of ID taken for OOD at the threshold that finds
-        95 % of the OOD); prevalence (share of OOD: the aupr_out of a guess).
+        A table with columns value, low, high (95 %: `bootstrap_intervals`, of an AUROC from few
+        images `auroc_interval`; NaN where so few images allow none, see `FEWEST`) and rows auroc;
+        aupr_out and aupr_in (average precision with OOD, or ID, as the positive class: read them
+        with the prevalence); fpr95 (share of ID taken for OOD at the threshold that finds 95 % of
+        the OOD); prevalence (share of OOD: the aupr_out of a guess).
 
     Raises:
         ValueError: a set is empty, a score is not finite, or bootstrap < 1.
     """
-    point, resampled = _bootstrap(id_scores, ood_scores, bootstrap, seed)
-    rows = {name: [value, *_interval(resampled[name])] for name, value in point.items()}
-    prevalence = len(ood_scores) / (len(id_scores) + len(ood_scores))
+    n_id, n_ood = len(id_scores), len(ood_scores)
+    point, intervals = bootstrap_intervals(id_scores, ood_scores, bootstrap, seed)
+    rows = {name: [value, *intervals[name]] for name, value in point.items()}
+    for name in intervals:
+        if min(n_id, n_ood) < FEWEST[name]:
+            rows[name][1:] = [np.nan, np.nan]
+    if min(n_id, n_ood) < FEWEST["auroc"]:
+        rows["auroc"][1:] = auroc_interval(point["auroc"], n_id, n_ood)
+    prevalence = n_ood / (n_id + n_ood)
     rows["prevalence"] = [prevalence] * 3  # every resample keeps the two sizes
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+
+
+def bootstrap_intervals(
+    id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int = 1000, seed: int = 0
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Metrics, and their 95 % percentile bootstrap [low, high], both sets resampled.
+
+    Of few images it is far too short: one image out of distribution is drawn every time.
+    """
+    point, resampled = _bootstrap(id_scores, ood_scores, bootstrap, seed)
+    return point, {name: _interval(values) for name, values in resampled.items()}
+
+
+def auroc_interval(area: float, n_id: int, n_ood: int) -> tuple[float, float]:
+    """95 % interval of an AUROC from few images (Newcombe 2006, method 5).
+
+    The areas that lie within 1.96 of their own standard deviations from the one found; a deviation
+    is Hanley and McNeil's (1982), with the mean of the two counts. It needs no resampling, and
+    never ends at the point: of one image that is found it is wide.
+    """
+    z, half = norm.ppf(0.975), (n_id + n_ood) / 2 - 1
+
+    def beyond(true: float) -> float:
+        spread = 1 + half * ((1 - true) / (2 - true) + true / (1 + true))
+        return (true - area) ** 2 - z**2 * true * (1 - true) * spread / (n_id * n_ood)
+
+    inside = min(max(area, 1e-12), 1 - 1e-12)  # where the difference is below its deviation
+    low = brentq(beyond, 0, inside) if area > 0 else 0.0
+    high = brentq(beyond, inside, 1) if area < 1 else 1.0
+    return low, high
 
 
 def compare(
@@ -59,22 +103,24 @@ def compare(
 
     Returns:
         One row for every two columns (a, b), a having the higher value; columns value (a − b), low,
-        high (95 %). The two differ where 0 is outside the interval.
+        high (95 %; NaN where a set has fewer images than `FEWEST`). The two differ where 0 is
+        outside the interval.
     """
+    few = min(len(id_scores), len(ood_scores)) < FEWEST[metric]
     point, resampled = {}, {}
     for name in id_scores:
         of_score = _bootstrap(id_scores[name], ood_scores[name], bootstrap, seed)
         point[name], resampled[name] = (values[metric] for values in of_score)
     rows = {
-        (a, b): [point[a] - point[b], *_interval(resampled[a] - resampled[b])]
+        (a, b): [point[a] - point[b], *_interval(resampled[a] - resampled[b], few)]
         for a, b in itertools.combinations(sorted(point, key=lambda name: -point[name]), 2)
     }
     index = pd.MultiIndex.from_tuples(rows, names=["a", "b"])
     return pd.DataFrame(list(rows.values()), index=index, columns=["value", "low", "high"])
 
 
-def _interval(resampled_B: np.ndarray) -> np.ndarray:
-    return np.quantile(resampled_B, [0.025, 0.975])
+def _interval(resampled_B: np.ndarray, few: bool = False) -> np.ndarray:
+    return np.full(2, np.nan) if few else np.quantile(resampled_B, [0.025, 0.975])
 
 
 def _bootstrap(
@@ -85,9 +131,8 @@ def _bootstrap(
     The resamples depend on the two sizes and the seed alone: the same images are drawn for every
     score, so that differences between scores are paired.
     """
-    if bootstrap < 1:
-        raise ValueError(f"bootstrap must be at least 1, got {bootstrap}")
-    id_scores, ood_scores = (np.asarray(s, np.float64).ravel() for s in (id_scores, ood_scores))
+    check_number(bootstrap, "bootstrap", COUNT)
+    id_scores, ood_scores = (as_float64(s).ravel() for s in (id_scores, ood_scores))
     n_id, n_ood = len(id_scores), len(ood_scores)
     if n_id == 0 or n_ood == 0:
         raise ValueError(f"need scores of both sets, got {n_id} ID and {n_ood} OOD")
@@ -186,8 +231,22 @@ def evaluate(
         ood_images: one such set, or several by name.
         samples: T of MC Dropout.
         train_labels: of the training images; None leaves out the detectors fitted on features.
+
+    Raises:
+        ValueError: images or labels that cannot be what they say (`check_images`, `check_labels`):
+            before anything is computed.
     """
     runtime, size = runtime or pick(), model.encoder.image_size
+    check_number(samples, "samples", COUNT)
+    _check_sets(train_images, id_images, ood_images)
+    if train_labels is not None:
+        classes = model.head[-1].out_features
+        train_labels = check_labels(train_labels, classes, len(train_images), "train_labels")
+        if len(train_images) < NEIGHBOURS:
+            raise ValueError(
+                f"{len(train_images)} training images: the distance to the {NEIGHBOURS}th nearest"
+                " needs as many; leave out train_labels, or take more"
+            )
     train = None if train_labels is None else Train.of(model, train_images, train_labels, runtime)
     train_statistics = pixel_statistics(train_images, size)
 
@@ -205,6 +264,15 @@ def evaluate(
     return Evaluation(
         id_scores, pd.concat(sets, names=["set", "image"]), pd.concat(tables, names=["set"])
     )
+
+
+def _check_sets(
+    train_images: np.ndarray, id_images: np.ndarray, ood_images: np.ndarray | dict[str, np.ndarray]
+) -> None:
+    sets = ood_images if isinstance(ood_images, dict) else {"ood_images": ood_images}
+    for name, images in {"train_images": train_images, "id_images": id_images, **sets}.items():
+        if not len(check_images(images, name)):
+            raise ValueError(f"{name}: no images")
 
 
 def _network_scores(

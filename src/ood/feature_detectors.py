@@ -13,6 +13,7 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
+from src.checks import as_float64, check_labels
 from src.encoders import Classifier
 from src.ood.outputs import last_layer, penultimate
 from src.runs.runtime import Runtime
@@ -35,28 +36,41 @@ class Train:
         labels: np.ndarray,
         runtime: Runtime | None = None,
     ) -> "Train":
-        """The features of a classifier on (N, H, W, C) training images."""
-        return cls(penultimate(model, images, runtime), np.asarray(labels), *last_layer(model))
+        """The features of a classifier on (N, H, W, C) training images.
+
+        Raises:
+            ValueError: images or labels that cannot be what they say (`src.checks`).
+        """
+        labels = check_labels(labels, None, len(images))
+        return cls(penultimate(model, images, runtime), labels, *last_layer(model))
+
+    def __post_init__(self) -> None:
+        # distances and logarithms of sums in half precision are not worth having
+        for name in ("features_N_D", "weight_C_D", "bias_C"):
+            object.__setattr__(self, name, as_float64(getattr(self, name)))
 
     def logits(self, features_N_D: np.ndarray) -> np.ndarray:
         """What the last layer makes of features: (N, C)."""
         return features_N_D @ self.weight_C_D.T + self.bias_C
 
 
-def knn(train: Train, features_N_D: np.ndarray, k: int = 50) -> np.ndarray:
+NEIGHBOURS = 50  # of the kNN detector
+
+
+def knn(train: Train, features_N_D: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
     """Distance to the k-th neighbour; 50 as the paper has it for ten classes.
 
     Formula: distance to the 50th nearest training feature, all of unit length
     Paper: Sun et al. 2022, arXiv 2204.06507
     """
     nearest = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(normalize(train.features_N_D))
-    distances_N_k, _ = nearest.kneighbors(normalize(features_N_D))
+    distances_N_k, _ = nearest.kneighbors(normalize(as_float64(features_N_D)))
     return distances_N_k[:, -1]
 
 
 def mahalanobis(train_N_D: np.ndarray, test_N_D: np.ndarray) -> np.ndarray:
     """Squared distance of each test row from the mean and covariance of the training rows."""
-    train_N_D, test_N_D = (np.asarray(x, np.float64) for x in (train_N_D, test_N_D))
+    train_N_D, test_N_D = as_float64(train_N_D), as_float64(test_N_D)
     return EmpiricalCovariance().fit(train_N_D).mahalanobis(test_N_D)
 
 
@@ -66,6 +80,7 @@ def class_mahalanobis(train: Train, features_N_D: np.ndarray) -> np.ndarray:
     Formula: min_c (z − μ_c)ᵀ Σ⁻¹ (z − μ_c), Σ within classes
     Paper: Lee et al. 2018, arXiv 1807.03888
     """
+    features_N_D = as_float64(features_N_D)
     classes, labels = np.unique(train.labels_N, return_inverse=True)
     means = np.stack([train.features_N_D[labels == c].mean(0) for c in range(len(classes))])
     within = EmpiricalCovariance(assume_centered=True).fit(train.features_N_D - means[labels])
@@ -90,6 +105,7 @@ def vim(train: Train, features_N_D: np.ndarray) -> np.ndarray:
     Formula: α ‖residual of z outside the principal space‖ − log Σ_c exp f_c
     Paper: Wang et al. 2022, arXiv 2203.10807
     """
+    features_N_D = as_float64(features_N_D)
     origin = -np.linalg.pinv(train.weight_C_D) @ train.bias_C
     centred = train.features_N_D - origin
     spread, axes = np.linalg.eigh(centred.T @ centred)  # ascending: the first are the least used

@@ -10,6 +10,7 @@ from torch import nn
 
 from src.augmentations.evaluation_transform import prepare
 from src.augmentations.resampling import resize, to_unit
+from src.checks import COUNT, Range, check_images, check_number
 from src.encoders import Classifier
 from src.probes import embed, preserve_mode
 from src.runs.runtime import Runtime, pick, seed_of
@@ -47,10 +48,12 @@ def mc_dropout(
         log_probs_T_N_C, float64: log p(class | image, dropout mask t).
 
     Raises:
-        ValueError: no dropout in the model (every pass would be the same), no images, or samples <
-            1.
+        ValueError: no dropout in the model (every pass would be the same), no images or what cannot
+            be images (`check_images`), or samples < 1.
     """
-    runtime = runtime or pick()
+    runtime, images = runtime or pick(), check_images(images)
+    check_number(samples, "samples", Range(whole=True))
+    check_number(batch_size, "batch_size", COUNT)
     if samples < 1 or len(images) == 0:
         raise ValueError(
             f"expected at least one sample and one image, got {samples} and {len(images)}"
@@ -134,11 +137,14 @@ def _passes(tail: nn.Module, features: torch.Tensor, samples: int) -> torch.Tens
 
 
 def penultimate(
-    model: Classifier, images: np.ndarray, runtime: Runtime | None = None
+    model: Classifier, images: np.ndarray, runtime: Runtime | None = None, checked: bool = False
 ) -> np.ndarray:
-    """(N, H, W, C) uint8 → features_N_D, float64: what the last linear layer sees."""
-    body = nn.Sequential(model.encoder, model.head[:-1])
-    return embed(body, images, model.encoder.image_size, runtime or pick()).astype(np.float64)
+    """(N, H, W, C) uint8 → features_N_D, float64: what the last linear layer sees.
+
+    checked: as in `embed`, which also says what it raises.
+    """
+    body, size = nn.Sequential(model.encoder, model.head[:-1]), model.encoder.image_size
+    return embed(body, images, size, runtime or pick(), checked=checked).astype(np.float64)
 
 
 def last_layer(model: Classifier) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from scipy.special import logsumexp, softmax
 
-from src.augmentations import IMAGENET_STD
+from src.augmentations import check_statistics
 from src.augmentations.evaluation_transform import prepare
+from src.checks import COUNT, RATE, as_float64, check_images, check_number
 from src.encoders import Classifier
 from src.probes import preserve_mode
 from src.runs.runtime import Runtime, pick
@@ -19,6 +20,7 @@ from src.runs.runtime import Runtime, pick
 
 def entropy(log_probs: np.ndarray) -> np.ndarray:
     """Entropy over the last axis in nats; 0·log 0 counts as 0."""
+    log_probs = as_float64(log_probs)
     probs = np.exp(log_probs)
     return -np.sum(probs * np.where(probs > 0, log_probs, 0.0), axis=-1)
 
@@ -39,6 +41,7 @@ def predictive_entropy(log_probs_T_N_C: np.ndarray) -> np.ndarray:
     Formula: H[E p]
     Paper: Gal 2016, thesis §3.3
     """
+    log_probs_T_N_C = as_float64(log_probs_T_N_C)
     return entropy(logsumexp(log_probs_T_N_C, axis=0) - np.log(len(log_probs_T_N_C)))
 
 
@@ -57,7 +60,7 @@ def predictive_variance(log_probs_T_N_C: np.ndarray) -> np.ndarray:
     Formula: Σ_c Var p_c; 0 when T = 1
     Paper: Kendall et al. 2015, arXiv 1511.02680
     """
-    return np.exp(log_probs_T_N_C).var(0).sum(-1)
+    return np.exp(as_float64(log_probs_T_N_C)).var(0).sum(-1)
 
 
 def variation_ratio(log_probs_T_N_C: np.ndarray) -> np.ndarray:
@@ -66,6 +69,7 @@ def variation_ratio(log_probs_T_N_C: np.ndarray) -> np.ndarray:
     Formula: 1 − share of passes that vote for the modal class
     Paper: Freeman 1965; Gal 2016, thesis §3.3
     """
+    log_probs_T_N_C = as_float64(log_probs_T_N_C)
     votes_N_C = np.eye(log_probs_T_N_C.shape[-1])[log_probs_T_N_C.argmax(-1)].mean(0)
     return 1 - votes_N_C.max(-1)
 
@@ -78,7 +82,7 @@ def _probs_and_rest(logits_N_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A sure network's p rounds to 1, and all of 1 − p would tie at 0.
     """
-    probs = softmax(logits_N_C, axis=-1)
+    probs = softmax(as_float64(logits_N_C), axis=-1)
     return probs, probs @ (1 - np.eye(probs.shape[-1]))
 
 
@@ -97,7 +101,7 @@ def energy(logits_N_C: np.ndarray) -> np.ndarray:
     Formula: −log Σ_c exp f_c
     Paper: Liu et al. 2020, arXiv 2010.03759
     """
-    return -logsumexp(logits_N_C, axis=-1)
+    return -logsumexp(as_float64(logits_N_C), axis=-1)
 
 
 def max_logit(logits_N_C: np.ndarray) -> np.ndarray:
@@ -106,7 +110,7 @@ def max_logit(logits_N_C: np.ndarray) -> np.ndarray:
     Formula: −max_c f_c
     Paper: Hendrycks et al. 2022, arXiv 1911.11132
     """
-    return -logits_N_C.max(-1)
+    return -as_float64(logits_N_C).max(-1)
 
 
 def generalised_entropy(logits_N_C: np.ndarray, gamma: float = 0.1) -> np.ndarray:
@@ -142,14 +146,26 @@ def odin(
     Paper: Liang et al. 2018, arXiv 1706.02690
 
     Args:
-        images: (N, H, W, 3) uint8.
+        images: (N, H, W, C) uint8, or uint16 digital numbers.
+        temperature: above 0.
         epsilon: the step in units of pixels in [0, 1].
         batch_size: images at a time.
+
+    Raises:
+        ValueError: no images or what cannot be images (`check_images`), or a temperature that is
+            not positive.
     """
     device, size = (runtime or pick()).device, model.encoder.image_size
-    step = epsilon / torch.tensor(IMAGENET_STD, device=device).view(1, -1, 1, 1)
+    images = check_images(images)
+    check_number(temperature, "temperature", RATE)
+    check_number(batch_size, "batch_size", COUNT)
+    if not len(images):
+        raise ValueError("no images to run the network on")
+    std = torch.tensor(check_statistics(images.shape[-1])[1], dtype=torch.float32, device=device)
+    step = epsilon / std.view(1, -1, 1, 1)
     logits = []
-    with preserve_mode(model):
+    # gradients are what it works on, whatever the caller has switched off
+    with preserve_mode(model), torch.inference_mode(False), torch.enable_grad():
         model.eval()
         for start in range(0, len(images), batch_size):
             x = prepare(images[start : start + batch_size], size, device).requires_grad_()

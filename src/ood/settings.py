@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from src.augmentations.resampling import resize, to_unit
+from src.checks import check_images, check_labels, check_split
 from src.data.splits import Split
 
 # --- near: same sensor, other meaning ---
@@ -46,8 +47,13 @@ def hold_out(
         held: names of those to take out.
 
     Raises:
-        ValueError: an unknown class, or fewer than two left.
+        ValueError: an unknown class, a name in place of a list, fewer than two classes left, or
+            labels or rows that cannot be what they say (`src.checks`).
     """
+    if isinstance(held, str):
+        raise ValueError(f"give the classes to hold out as a list: [{held!r}]")
+    labels = check_labels(labels, classes)
+    split = Split(*check_split(split.train, split.val, split.test, len(labels)))
     unknown = set(held) - set(classes)
     kept = [name for name in classes if name not in held]
     if unknown or len(kept) < 2 or not held:
@@ -127,7 +133,7 @@ def shifts(
     """
     if unknown := set(kinds) - set(SHIFTS):
         raise ValueError(f"unknown shifts {sorted(unknown)}; there are: {', '.join(SHIFTS)}")
-    x = images / np.float32(255)
+    x = _uint8(images) / np.float32(255)
     shifted = {}
     for kind in kinds:
         shift, strengths = SHIFTS[kind]
@@ -135,6 +141,13 @@ def shifts(
             rng = np.random.default_rng([seed, list(SHIFTS).index(kind)])
             shifted[f"{kind} {level}"] = _to_uint8(shift(x, strength, rng))
     return shifted
+
+
+def _uint8(images: np.ndarray) -> np.ndarray:
+    images = check_images(images)
+    if images.dtype != np.uint8:
+        raise ValueError(f"expected uint8 images, got {images.dtype}")
+    return images
 
 
 def _to_uint8(x: np.ndarray) -> np.ndarray:
@@ -172,7 +185,7 @@ def match_channel_statistics(images: np.ndarray, like: np.ndarray, seed: int = 0
         images, like: (N, H, W, C) uint8 each.
     """
     chosen = like[np.random.default_rng(seed).integers(len(like), size=len(images))]
-    x, target = images / 255, chosen / 255
+    x, target = _uint8(images) / 255, _uint8(chosen) / 255
     mean, std = x.mean((1, 2), keepdims=True), x.std((1, 2), keepdims=True)
     new_mean, new_std = target.mean((1, 2), keepdims=True), target.std((1, 2), keepdims=True)
     return _to_uint8((x - mean) / np.maximum(std, 1e-6) * new_std + new_mean)
@@ -200,7 +213,7 @@ def controls(
         metres: a pixel after averaging.
         native: metres a pixel of `images`.
     """
-    small = _resized(images, size)
+    small = _resized(_uint8(images), size)
     coarse = _resized(images, max(1, round(images.shape[1] * native / metres)), size)
     return {
         "as shipped": images,

@@ -15,11 +15,10 @@ def main() -> None:
     parser.add_argument(
         "folder", nargs="?", default="models/records", help="of records (default: %(default)s)"
     )
-    args = parser.parse_args()
     with exit_with_message():
-        runs = runs_table(read_records(args.folder))
-    columns = ["encoder", "configuration", *METRICS, "test_accuracy", "hours"]
-    print(runs[columns].round(3).to_string(index=False))
+        runs = runs_table(read_records(parser.parse_args().folder))
+        columns = ["encoder", "configuration", *METRICS, "test_accuracy", "hours"]
+        print(runs[columns].round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Cards of the weights that travel with the code: data, recipe, metrics, and how to load them.
 
-Command line: `python -m src.results.cards models` writes `models/CARDS.md` from the `.json` beside
-each small checkpoint.
+Command line: `python -m src.results.cards models` writes `models/CARDS.md` from what each small
+checkpoint holds beside its weights.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from src.checkpoints import load, replacing
 from src.errors import exit_with_message
 from src.results.study import DATA_NAMES, ENCODER_NAMES
 
@@ -43,13 +44,13 @@ def cards(folder: str | Path) -> str:
     checkpoints = {}
     for checkpoint in sorted(Path(folder).glob("*.pth")):
         if checkpoint.stat().st_size <= LIMIT and not checkpoint.name.startswith("last_"):
-            checkpoints.setdefault(checkpoint.with_suffix(".json").read_text(), checkpoint)
+            checkpoints.setdefault(json.dumps(load(checkpoint)[1]), checkpoint)
     written = [card(checkpoint, json.loads(text)) for text, checkpoint in checkpoints.items()]
     return "\n".join([TITLE, *written])
 
 
 def card(checkpoint: Path, metadata: dict[str, Any]) -> str:
-    """The card of one checkpoint, as Markdown; `metadata` is what its `.json` holds."""
+    """The card of one checkpoint, as Markdown; `metadata` is what it holds beside weights."""
     config, versions = metadata["config"], metadata["versions"]
     name, output = LOADED[metadata["kind"]]
     megabytes = checkpoint.stat().st_size / 1e6
@@ -100,9 +101,11 @@ def main() -> None:
     parser.add_argument(
         "folder", type=Path, nargs="?", default=Path("models"), help="(default: %(default)s)"
     )
-    folder = parser.parse_args().folder
     with exit_with_message():
-        (folder / "CARDS.md").write_text(cards(folder))
+        folder = parser.parse_args().folder
+        text = cards(folder)
+        with replacing(folder / "CARDS.md") as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 from scipy.stats import binomtest
 
+from src.checkpoints import load, replacing
+
 # of the pretraining that a fine-tuning started from
 ORIGIN = ("checkpoint", "config", "data", "metrics", "versions", "seconds")
 
@@ -18,11 +20,14 @@ def write_record(
 
     Args:
         folder: gets `<encoder>_<checkpoint's name>.json`.
-        checkpoint: of the run; the `.json` beside it gives config, data, history, metrics and
-            versions.
+        checkpoint: of the run; it holds config, data, history, metrics and versions.
         pretrained: the pretraining checkpoint it started from, or the name of other weights; None:
             from scratch.
         measured: more JSON values, such as `ood` and `separation`.
+
+    Raises:
+        CheckpointError: an unusable checkpoint.
+        ValueError: measured values that are no JSON.
     """
     if isinstance(pretrained, Path):
         origin = _metadata(pretrained)
@@ -30,12 +35,14 @@ def write_record(
     record = _metadata(checkpoint) | {"pretraining": pretrained, **measured}
     path = Path(folder) / f"{record['config']['encoder']}_{checkpoint.stem}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return path
 
 
 def _metadata(checkpoint: Path) -> dict[str, Any]:
-    metadata = json.loads(checkpoint.with_suffix(".json").read_text())
+    _, metadata = load(checkpoint)  # what the `.json` beside it says, which may not have come along
     # the epochs of a run that was stopped and resumed add up; row 0 of a pretraining has no time
     seconds = sum(row.get("seconds", 0.0) for row in metadata["history"])
     return {**metadata, "checkpoint": checkpoint.name, "seconds": seconds}
@@ -50,7 +57,7 @@ def read_records(folder: str | Path) -> list[dict[str, Any]]:
     records = []
     for path in sorted(Path(folder).glob("*.json")):
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text(encoding="utf-8"))
             record["kind"], record["config"]["encoder"], record["versions"]["hardware"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -61,7 +68,11 @@ def read_records(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def metrics_as_json(table: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """The table of `src.ood.evaluate` as score → metric → [value, low, high]."""
+    """The table of `src.ood.evaluate` as score → metric → [value, low, high].
+
+    What has no interval has None for its ends: NaN is no JSON.
+    """
+    table = table.astype(object).where(table.notna(), None)
     by_score = table.groupby(level="score", sort=False)
     return {score: rows.droplevel(0).T.to_dict("list") for score, rows in by_score}
 

@@ -4,9 +4,24 @@
 are fed, `distributed` several processes, `runtime` device, precision and random numbers.
 """
 
-from src.runs.fingerprints import fingerprint, weights_fingerprint
+from src.runs.fingerprints import (
+    changed_functions,
+    fingerprint,
+    is_fingerprint_of,
+    weights_fingerprint,
+)
 from src.runs.listing import table
 from src.runs.run import Run, Stopped
 from src.runs.settings import RESUME, RunSettings
 
-__all__ = ["RESUME", "Run", "RunSettings", "Stopped", "fingerprint", "table", "weights_fingerprint"]
+__all__ = [
+    "RESUME",
+    "Run",
+    "RunSettings",
+    "Stopped",
+    "changed_functions",
+    "fingerprint",
+    "is_fingerprint_of",
+    "table",
+    "weights_fingerprint",
+]

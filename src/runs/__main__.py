@@ -19,11 +19,11 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", default="runs", type=Path, help="(default: runs)")
     watch = "show those that go on, every so many seconds (default: 10), until none does"
     parser.add_argument("--watch", nargs="?", type=float, const=10, metavar="SECONDS", help=watch)
-    arguments = parser.parse_args()
-    folder = arguments.folder
-    if not folder.is_dir():
-        raise SystemExit(f"error: no folder {folder}: runs are kept in runs/, or where RUNS said")
     with exit_with_message():
+        arguments = parser.parse_args()
+        folder = arguments.folder
+        if not folder.is_dir():
+            raise ValueError(f"no folder {folder}: runs are kept in runs/, or where RUNS said")
         if arguments.watch is not None:
             _watch(folder, arguments.watch)
         else:

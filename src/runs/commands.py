@@ -23,13 +23,13 @@ from src.runs.settings import add_run_arguments
 
 def pretrain_on_store() -> None:
     """Pretrain on a store, as the command line says."""
-    arguments = _parser().parse_args()
-    # before anything touches a GPU
-    world = init_distributed(torch.device("cpu") if arguments.device == "cpu" else None)
     with exit_with_message():
+        arguments = _parser().parse_args()
+        # before anything touches a GPU
+        world = init_distributed(torch.device("cpu") if arguments.device == "cpu" else None)
         checkpoint = _pretrain_on_store(arguments, world)
-    if world.first:
-        print(f"best epoch: {checkpoint}")
+        if world.first:
+            print(f"best epoch: {checkpoint}")
 
 
 def _parser() -> argparse.ArgumentParser:

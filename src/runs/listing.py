@@ -55,20 +55,27 @@ def sparkline(values: pd.Series) -> str:
 
 
 def _row(file: Path, folder: Path) -> dict[str, Any]:
-    run = json.loads(file.read_text())
+    name = str(file.parent.relative_to(folder))
+    try:
+        return {"run": name} | _described(json.loads(file.read_text(encoding="utf-8")), file)
+    # of a power cut, or somebody's editor: the others are listed all the same
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {"run": name, "status": "run.json is damaged", "updated": ""}
+
+
+def _described(run: dict[str, Any], file: Path) -> dict[str, Any]:
     config, versions = run.get("config", {}), run.get("versions", {})
     metrics = run.get("metrics") or {}
     return {
-        "run": str(file.parent.relative_to(folder)),
         "kind": run.get("kind"),
         "encoder": config.get("encoder"),
-        "status": _status(run["status"], file.parent / "lock"),
+        "status": _status(str(run["status"]), file.parent / "lock"),
         "epoch": run.get("epoch"),
         "epochs": config.get("epochs") or sum(config.get("phases", [])),
         **{key: value for key, value in metrics.items() if key in MEASURED},
         "hardware": versions.get("hardware"),
         "commit": versions.get("commit"),
-        "updated": run["updated"],
+        "updated": str(run["updated"]),
     }
 
 
@@ -79,5 +86,5 @@ def _status(noted: str, lock: Path) -> str:
     try:
         with FileLock(lock, timeout=0):
             return "killed"
-    except Timeout:
+    except (Timeout, OSError):  # held, or in a folder that may only be read
         return noted

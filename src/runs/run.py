@@ -18,13 +18,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
 from src import checkpoints
 from src.errors import CheckpointError
 from src.runs.distributed import ALONE, World, all_reduce_any
-from src.runs.settings import RESUME, RunSettings
+from src.runs.fingerprints import fingerprint, sampled_fingerprint
+from src.runs.settings import RESUME, RunSettings, check_settings
 from src.runs.states import SavedStates, State
 
 # several processes ask one another every so many steps whether to stop: asking waits for the device
@@ -44,6 +46,7 @@ class Run:
             for a resumed run.
         settings: how often to save.
         world: the processes that train it together; the first alone writes, all stop at one step.
+        arrays: images, labels, split …: every byte of them is part of what the run is.
     """
 
     def __init__(
@@ -52,9 +55,14 @@ class Run:
         metadata: dict[str, Any],
         settings: RunSettings | None = None,
         world: World = ALONE,
+        arrays: tuple[np.ndarray, ...] = (),
     ) -> None:
+        check_settings(settings or RunSettings())
+        images = {"images": fingerprint(*arrays)} if arrays else {}
+        self._sampled = sampled_fingerprint(*arrays)
         self.folder, self.settings, self.world = folder, settings or RunSettings(), world
-        self.metadata = json.loads(json.dumps(metadata))  # as a file has it: tuples become lists
+        # as a file has it: tuples become lists
+        self.metadata = json.loads(json.dumps(metadata | images))
         self.states = SavedStates(folder)
         self.checkpoint: str | None = None  # of the finished run
         self.stopping, self._begun, self._calls = False, False, 0
@@ -125,7 +133,7 @@ class Run:
         all_reduce_any(False, self.world)  # all have read, so the first may write
         if saved is None:
             self._clear()
-        if saved is not None and finished:
+        if saved is not None and finished and isinstance(status.get("checkpoint"), str):
             self.checkpoint = status["checkpoint"]
         else:
             self._note("running")
@@ -148,6 +156,9 @@ class Run:
         # an option that did not exist when the run began was off
         config, known = self.metadata.get("config", {}), saved.get("config", {})
         off = {f"config.{key}" for key in config.keys() - known.keys() if not config[key]}
+        # code of before knew no hooks, and the images by a sample
+        off |= {"hooks"} - saved.keys()
+        off |= {"images"} if saved.get("images") == self._sampled else set()
         differing = (key for key in now | was if was.get(key) != now.get(key) and key not in off)
         return {key: (was.get(key), now.get(key)) for key in differing}
 
@@ -232,8 +243,15 @@ class Run:
         return self._read_json()["checkpoint"]
 
     def _read_json(self) -> dict[str, Any]:
+        """What is noted for people; of a damaged file nothing: the states have all that counts."""
         file = self.folder / "run.json"
-        return json.loads(file.read_text()) if file.exists() else {}
+        try:
+            note = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        except (ValueError, RecursionError) as error:
+            note = str(error)
+        if not isinstance(note, dict):
+            warnings.warn(f"{file} is damaged and is written anew", stacklevel=3)
+        return note if isinstance(note, dict) else {}
 
     def _note(self, status: str, **more: Any) -> None:
         if not self.world.first:
@@ -243,4 +261,4 @@ class Run:
         now = datetime.now().isoformat(timespec="seconds")
         note = {**known, **self.metadata, "status": status, "updated": now, **more}
         with checkpoints.replacing(self.folder / "run.json") as partial:
-            partial.write_text(json.dumps(note, indent=1) + "\n")
+            partial.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")

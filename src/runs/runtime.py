@@ -6,7 +6,7 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ class Runtime:
         return f"{hardware(self.device)}, {str(self.dtype).removeprefix('torch.')}: {self.why}"
 
 
-def pick(device: str = "auto", precision: str = "auto") -> Runtime:
+def pick(device: str | torch.device = "auto", precision: str = "auto") -> Runtime:
     """Choose device ("auto", "cuda", "mps", "cpu") and precision ("auto", "bfloat16", "float32").
 
     Raises:
@@ -41,7 +41,7 @@ def pick(device: str = "auto", precision: str = "auto") -> Runtime:
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     devices = ["cuda"] * cuda + ["mps"] * mps + ["cpu"]
-    device = devices[0] if device == "auto" else device
+    device = devices[0] if device == "auto" else str(device)
     kind = device.split(":")[0]
     if kind not in devices:
         raise ValueError(f"device {device!r} is not on this machine; there is: {devices}")
@@ -110,13 +110,29 @@ def hardware(device: torch.device) -> str:
 def record(runtime: Runtime) -> dict[str, str]:
     """Hardware, precision, versions, git commit and date: plain strings for checkpoints."""
     libraries = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
-    command, folder = ["git", "describe", "--always", "--dirty"], Path(__file__).parent
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return {
         "hardware": hardware(runtime.device),
         "precision": str(runtime.dtype).removeprefix("torch."),
         "python": platform.python_version(),
-        "commit": done.stdout.strip() or "not a git checkout",
+        "commit": _commit() or "not a git checkout",
         "date": date.today().isoformat(),
-        **{name: version(name) for name in libraries},
+        **{name: _version(name) for name in libraries},
     }
+
+
+def _commit() -> str:
+    """Of the checkout; empty where it is none, or there is no git, as in most containers."""
+    command, folder = ["git", "describe", "--always", "--dirty"], Path(__file__).parent
+    try:
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False
+        ).stdout.strip()
+    except (OSError, ValueError):  # no such program; a name that is no text
+        return ""
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:  # put on the path by hand
+        return "unknown"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.checks import COUNT, Range, check_number
 from src.runs.runtime import Runtime, add_arguments, from_arguments
 
 RESUME = ("auto", "force", False)
@@ -50,6 +51,13 @@ class RunSettings:
             provenance,
             arguments.tensorboard,
         )
+
+
+def check_settings(settings: RunSettings) -> None:
+    """Raise ValueError where a run would be saved never, or at every negative step."""
+    check_number(settings.save_minutes, "save_minutes", Range(0))
+    if settings.save_steps is not None:
+        check_number(settings.save_steps, "save_steps", COUNT)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """The two newest states of a run: whatever happens while one is written, the other is whole."""
 
+import errno
 import shutil
 import warnings
 from pathlib import Path
@@ -9,6 +10,21 @@ from src import checkpoints
 from src.errors import CheckpointError
 
 State = tuple[dict[str, Any], dict[str, Any]]  # as `checkpoints.load` gives it
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Raise OSError where a disk has not so many bytes left for `what`.
+
+    Asked before the work and not after it; and a memory map that finds no room ends the process.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"{what} needs {needed / 1e9:.2f} GB, free are {free / 1e9:.2f} GB: make room, or give"
+            " another folder",
+            str(folder),
+        )
 
 
 class SavedStates:
