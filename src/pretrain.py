@@ -202,6 +202,7 @@ def _checked(
     check_config(config)
     check_number(probe_every, "probe_every", RANGES["probe_every"])
     images = check_images(images, channels=config.in_channels)
+    augment = SimCLRAugmentation(config.image_size, **config.augmentation)
     augment.check(torch.empty(0, config.in_channels, 1, 1))
     count, batch_size, epochs = len(images), config.batch_size, config.epochs
     if not 2 <= batch_size <= count:
