@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from src import checkpoints
 from src.augmentations import random_dihedral
 from src.augmentations.evaluation_transform import prepare
+from src.augmentations.transfer import to_device
 from src.data.splits import Split
 from src.encoders import Classifier, build_encoder
 from src.probes import embed
@@ -199,7 +200,8 @@ def finetune(
     schedule = Schedule(config.epochs, steps, config.batch_size, config.lr)
     metadata = _metadata(model, config, classes, pretrained, settings)
     metadata["images"] = fingerprint(images, labels, split.train, split.val, split.test)
-    with Run(_folder(config, pretrained, out, settings), metadata, settings) as run:
+    folder = _folder(config, pretrained, out, settings)
+    with Run(folder, metadata, settings) as run, runtime.reproducible():
         optimizer, parts = _optimizer(model, config), {"classifier": model}
         loop = Loop(run, parts, optimizer, schedule, monitor="val_accuracy", mode="max")
         for epoch in loop.epochs(settings.resume):
@@ -229,7 +231,8 @@ def _optimizer(model: Classifier, config: FinetuneConfig) -> torch.optim.Optimiz
 def _labelled(images: Tensor, targets: Tensor, rows_S_n: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The images and the labels of each step; the labels lie on the device of training."""
     device = targets.device
-    return zip(batches(images, rows_S_n, device), targets[rows_S_n.to(device)], strict=True)
+    there = targets[to_device(rows_S_n, device)]
+    return zip(batches(images, rows_S_n, device), there, strict=True)
 
 
 def _accuracy(

@@ -14,7 +14,7 @@ from src.ood.detectors import scores
 from src.ood.feature_detectors import Train, pixel_mahalanobis
 from src.ood.outputs import last_layer, mc_dropout, penultimate, pixel_statistics
 from src.ood.prediction_detectors import odin
-from src.runs.runtime import Runtime, pick
+from src.runs.runtime import Runtime, runtime_of
 
 # --- metrics of one score, with intervals ---
 
@@ -185,9 +185,10 @@ def evaluate(
         train_images, id_images: (N, H, W, C) uint8 each, of any size; the same transform for all.
         ood_images: one such set, or several by name.
         samples: T of MC Dropout.
+        runtime: as in `mc_dropout`.
         train_labels: of the training images; None leaves out the detectors fitted on features.
     """
-    runtime, size = runtime or pick(), model.encoder.image_size
+    runtime, size = runtime_of(model, runtime), model.encoder.image_size
     train = None if train_labels is None else Train.of(model, train_images, train_labels, runtime)
     train_statistics = pixel_statistics(train_images, size)
 

@@ -10,9 +10,10 @@ from scipy.special import logsumexp, softmax
 
 from src.augmentations import IMAGENET_STD
 from src.augmentations.evaluation_transform import prepare
+from src.augmentations.transfer import constant, to_host
 from src.encoders import Classifier
 from src.probes import preserve_mode
-from src.runs.runtime import Runtime, pick
+from src.runs.runtime import Runtime, runtime_of
 
 # --- from MC samples ---
 
@@ -143,18 +144,22 @@ def odin(
 
     Args:
         images: (N, H, W, 3) uint8.
+        runtime: as in `mc_dropout`; only its device counts.
         epsilon: the step in units of pixels in [0, 1].
         batch_size: images at a time.
     """
-    device, size = (runtime or pick()).device, model.encoder.image_size
-    step = epsilon / torch.tensor(IMAGENET_STD, device=device).view(1, -1, 1, 1)
-    logits = []
+    device, size = runtime_of(model, runtime).device, model.encoder.image_size
+    step = epsilon / constant(IMAGENET_STD, device).view(1, -1, 1, 1)
+
+    def logits(images: np.ndarray) -> torch.Tensor:
+        x = prepare(images, size, device).requires_grad_()
+        loss = -(model(x) / temperature).log_softmax(-1).amax(-1).sum()
+        (gradient,) = torch.autograd.grad(loss, x)
+        with torch.no_grad():
+            return model(x - step * gradient.sign())
+
+    starts = range(0, len(images), batch_size)
     with preserve_mode(model):
         model.eval()
-        for start in range(0, len(images), batch_size):
-            x = prepare(images[start : start + batch_size], size, device).requires_grad_()
-            loss = -(model(x) / temperature).log_softmax(-1).amax(-1).sum()
-            (gradient,) = torch.autograd.grad(loss, x)
-            with torch.no_grad():
-                logits.append(model(x - step * gradient.sign()).cpu().double().numpy())
-    return one_minus_msp(np.concatenate(logits) / temperature)
+        logits_N_C = to_host(logits(images[start : start + batch_size]) for start in starts)
+    return one_minus_msp(torch.cat(logits_N_C).double().numpy() / temperature)

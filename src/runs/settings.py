@@ -53,4 +53,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", default="auto", choices=resume, help="false: start anew")
     parser.add_argument("--save-minutes", type=float, default=minutes, help="a kill costs no more")
     parser.add_argument("--save-steps", type=int, help="save every so many steps besides")
+    same = "the same bits each time on a GPU too, which is slower"
+    parser.add_argument("--deterministic", action="store_true", help=same)
+    how = "by torch.compile; without either: on a GPU"
+    less = "keep less for backward and compute it again: a half to a tenth of the GPU's memory"
+    parser.add_argument("--recompute", action="store_true", help=less)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help=how)
     add_arguments(parser)
