@@ -57,6 +57,8 @@ def embed_to_files(
         CheckpointError: an unusable checkpoint.
     """
     check_number(batch_size, "batch_size", COUNT)
+    import pyarrow  # noqa: F401 (not only when the index is written, after all the work)
+
     runtime, out = runtime or pick(), Path(out)
     encoder, metadata = load_encoder_of_any(checkpoint)
     encoder, config = encoder.to(runtime.device), metadata["config"]

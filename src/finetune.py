@@ -10,21 +10,21 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from src import checkpoints
 from src.augmentations import check_statistics, random_dihedral
 from src.augmentations.evaluation_transform import prepare
+from src.augmentations.transfer import to_device
 from src.checks import check_config, check_images, check_labels, check_split
 from src.data.splits import Split
-from src.encoders import Classifier, build_encoder
+from src.encoders import Classifier
+from src.encoders.starting import starting_classifier
 from src.probes import embed
 from src.runs import Run, RunSettings, weights_fingerprint
 from src.runs.batches import batches, to_device_if_it_fits
 from src.runs.loop import Loop, Schedule
 from src.runs.runtime import Runtime, generator, pick, record, seed_of
-
-IMAGENET = "imagenet"  # in place of a pretraining checkpoint: timm's weights
 
 
 @dataclass(frozen=True)
@@ -104,56 +104,6 @@ def phase_table(model: Classifier, phases: tuple[int, int, int]) -> pd.DataFrame
     return table
 
 
-# --- where fine-tuning starts ---
-
-
-def starting_points(
-    names: list[str], models: Path, schedules: dict[str, int], encoder: str
-) -> dict[str, Path | str]:
-    """Name of an arm → what `finetune` takes as `pretrained`.
-
-    Args:
-        names: of schedules ("long", "short": their pretraining epochs' alias), of checkpoints, or
-            `IMAGENET`.
-        models: folder of the checkpoints.
-        schedules: pretraining epochs of each schedule.
-        encoder: what the checkpoints must hold.
-
-    Raises:
-        CheckpointError: one of them is missing, damaged or of another encoder.
-    """
-    arms: dict[str, Path | str] = {}
-    for name in names:
-        if name == IMAGENET:
-            arms["ImageNet"] = IMAGENET
-            continue
-        known = name in schedules
-        file = models / (checkpoints.contrastive_alias(schedules[name]) if known else name)
-        _, metadata = checkpoints.load_encoder(file, expect=encoder)
-        arm = f"pretrained {metadata['config']['epochs']}"
-        arms[arm if arm not in arms else f"{arm} ({file.stem})"] = file
-    return arms
-
-
-def starting_encoder(config: FinetuneConfig, pretrained: str | Path | None) -> nn.Module:
-    """The encoder as `finetune` starts it: random from the seed, or of `pretrained`."""
-    torch.manual_seed(seed_of(config.seed))
-    shape = (config.encoder, config.in_channels, config.image_size, config.dropout)
-    encoder = build_encoder(*shape, imagenet=pretrained == IMAGENET)
-    if pretrained and pretrained != IMAGENET:
-        source, _ = checkpoints.load_encoder(pretrained, expect=config.encoder)
-        checkpoints.restore(encoder, source.state_dict(), pretrained)
-    return encoder
-
-
-def _starting_classifier(
-    config: FinetuneConfig, classes: int, pretrained: str | Path | None
-) -> Classifier:
-    encoder = starting_encoder(config, pretrained)
-    torch.manual_seed(seed_of(config.seed, 1))  # the same head for every arm of one seed
-    return Classifier(encoder, classes, config.dropout)
-
-
 # --- the run ---
 
 
@@ -191,14 +141,15 @@ def finetune(
     """
     out, runtime = Path(out), settings.runtime or pick()
     images, labels, split = _checked(images, labels, split, classes, config)
-    model = _starting_classifier(config, len(classes), pretrained)
+    model = starting_classifier(config, len(classes), pretrained)
     model = model.to(runtime.device, memory_format=torch.channels_last)
     data, targets = _on_device(images, labels, runtime.device)
     train_rows, steps = torch.as_tensor(split.train), len(split.train) // config.batch_size
     schedule = Schedule(config.epochs, steps, config.batch_size, config.lr)
     metadata = _metadata(model, config, classes, pretrained, settings)
-    arrays = (images, labels, *vars(split).values())
-    with Run(_folder(config, pretrained, out, settings), metadata, settings, arrays=arrays) as run:
+    folder, parts = _folder(config, pretrained, out, settings), (split.train, split.val, split.test)
+    run = Run(folder, metadata, settings, arrays=(images, labels, *parts))
+    with run, runtime.reproducible():
         optimizer, parts = _optimizer(model, config), {"classifier": model}
         loop = Loop(run, parts, optimizer, schedule, monitor="val_accuracy", mode="max")
         for epoch in loop.epochs(settings.resume):
@@ -234,7 +185,8 @@ def _optimizer(model: Classifier, config: FinetuneConfig) -> torch.optim.Optimiz
 def _labelled(images: Tensor, targets: Tensor, rows_S_n: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The images and the labels of each step; the labels lie on the device of training."""
     device = targets.device
-    return zip(batches(images, rows_S_n, device), targets[rows_S_n.to(device)], strict=True)
+    there = targets[to_device(rows_S_n, device)]
+    return zip(batches(images, rows_S_n, device), there, strict=True)
 
 
 def _accuracy(

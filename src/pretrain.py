@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,18 @@ from torch.optim import Adam
 
 from src import checkpoints
 from src.augmentations import SimCLRAugmentation
+from src.augmentations.blocks import two_views, views
 from src.checks import RANGES, check_config, check_images, check_number
 from src.encoders import build_encoder, projection_head
+from src.encoders.recomputation import recompute_activations
 from src.losses import nt_xent
 from src.probes import embed, evenly_spread, spread
 from src.runs import Run, RunSettings, changed_functions
 from src.runs.batches import batches, to_device_if_it_fits
-from src.runs.distributed import (
-    ALONE,
-    World,
-    gather,
-    init_distributed,
-    shard,
-    sync_batch_norm,
-    wrap_ddp,
-)
+from src.runs.compiling import compiled
+from src.runs.distributed import World, gather, init_distributed, shard, sync_batch_norm, wrap_ddp
 from src.runs.loop import Loop, Row, Schedule
+from src.runs.memory import warn_if_too_large
 from src.runs.runtime import Runtime, generator, pick, record, seed_of
 
 SHOWN = 256  # images of which it is told how far apart they lie
@@ -68,17 +65,6 @@ class Pretrained:
     encoder: nn.Module  # with the weights of the best epoch, in eval mode
     history: pd.DataFrame  # one row an epoch; row 0 is the untrained encoder
     checkpoint: Path  # best epoch, full name; the short alias lies beside it
-
-
-def views(
-    batch: Tensor, augment: SimCLRAugmentation, rng: torch.Generator, world: World = ALONE
-) -> tuple[Tensor, Tensor]:
-    """Two views, (n, C, size, size) each, of this process's part (n, C, H, W) of a batch."""
-    part = (world.rank, world.size)
-    drawn = (augment.draw(batch.shape[:2], rng, part, batch.device) for _ in range(2))
-    # not by calling `augment`, which would look at the pixels again: they are known to be sound
-    view_i, view_j = (augment.apply(batch, numbers) for numbers in drawn)
-    return view_i, view_j
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Tensor:
@@ -137,6 +123,9 @@ def pretrain(
     world = init_distributed(runtime.device)
     images, augment = _checked(images, config, probe_every, world)
     encoder, head, model = _build(config, runtime, world)
+    optimizer = _optimizer(model, config)
+    step_functions = cache(partial(compiled, model, hooks.loss, runtime, _shape(config, world)))
+    how = {"augment": augment, "world": world, "dtype": runtime.dtype, "pairs": hooks.pairs}
     data, steps = to_device_if_it_fits(images, runtime.device), len(images) // config.batch_size
     schedule = _schedule(config, steps)
     sample = images[evenly_spread(np.arange(len(images)), SHOWN)]
@@ -146,21 +135,22 @@ def pretrain(
         return _validated(encoder, head, sample, runtime, probe) if due and world.first else {}
 
     folder, metadata = _folder(config, out, settings), _metadata(config, hooks, settings)
-    with Run(folder, metadata, settings, world, arrays=(images,)) as run:
+    run = Run(folder, metadata, settings, world, arrays=(images,))
+    with run, runtime.reproducible():
         parts, optimizer = {"encoder": encoder, "projection": head}, _optimizer(model, config)
         loop = Loop(run, parts, optimizer, schedule, monitor="loss", views=2)
         for epoch in loop.epochs(settings.resume, lambda: {"epoch": 0, "knn": None} | validate(0)):
             model.train()
+            network, loss = step_functions()
             rows_N = hooks.order(len(images), config.seed, epoch)[: steps * config.batch_size]
             rows_S_n = shard(rows_N.view(steps, -1)[loop.step :].T, world).T
-            for step, batch in loop.steps(batches(data, rows_S_n, runtime.device)):
-                rng = generator(config.seed, epoch, step)
-                view_i, view_j = hooks.pairs(batch, augment, rng, world)
+            pairs = partial(two_views, key=(config.seed, epoch, loop.step), **how)
+            for step, both in loop.steps(batches(data, rows_S_n, runtime.device), pairs):
                 _seed_dropout(config.seed, epoch, step, world)
                 with runtime.autocast():
-                    z_i, z_j = model(torch.cat([view_i, view_j])).chunk(2)
+                    z_i, z_j = network(both).chunk(2)  # of the one view, and of the other
                 z_i, z_j = gather(z_i, world), gather(z_j, world)
-                loop.update(hooks.loss(z_i, z_j, config.temperature))
+                loop.update(loss(z_i, z_j, config.temperature))
             loop.end_epoch(**validate(epoch))
         return _finish(loop, encoder, config, out)
 
@@ -170,8 +160,11 @@ def _build(
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
     """The encoder, its projection head, and both in one as a training step calls them."""
     encoder = untrained(config)
+    if runtime.recompute:
+        recompute_activations(encoder)
     head = projection_head(encoder.feature_dim, config.projection, config.plain_head)
     model = nn.Sequential(encoder, head).to(runtime.device, memory_format=torch.channels_last)
+    warn_if_too_large(model, _shape(config, world), runtime)
     return encoder, head, wrap_ddp(sync_batch_norm(model, world), world)
 
 
@@ -185,6 +178,12 @@ def _validated(
     """What is measured between epochs: whether the embeddings collapse, and the probe."""
     embeddings = embed(nn.Sequential(encoder, head), images, encoder.image_size, runtime)
     return ({"knn": probe(encoder)} if probe else {}) | spread(embeddings)
+
+
+def _shape(config: PretrainConfig, world: World) -> tuple[int, int, int, int]:
+    """What the model sees in a step of this process: both views of its images."""
+    size = config.image_size
+    return 2 * config.batch_size // world.size, config.in_channels, size, size
 
 
 def _finish(loop: Loop, encoder: nn.Module, config: PretrainConfig, out: Path) -> Pretrained:

@@ -14,8 +14,9 @@ from sklearn.preprocessing import StandardScaler, normalize
 from torch import nn
 
 from src.augmentations.evaluation_transform import prepare
+from src.augmentations.transfer import to_host
 from src.checks import COUNT, check_images, check_labels, check_number
-from src.runs.runtime import Runtime
+from src.runs.runtime import Runtime, runtime_of
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def embed(
     module: nn.Module,
     images: np.ndarray,
     size: int,
-    runtime: Runtime,
+    runtime: Runtime | None = None,
     batch_size: int = 256,
     checked: bool = False,
 ) -> np.ndarray:
@@ -42,6 +43,7 @@ def embed(
 
     Args:
         size: pixels the network sees; images of another size are resized to it.
+        runtime: see `runtime_of`: None computes where the module lies.
         batch_size: images at a time.
         checked: the set that these are of was looked at (`check_images`): a dark lake alone would
             be taken for 8-bit pictures.
@@ -57,13 +59,11 @@ def embed(
         images = check_images(images)
     if len(images) == 0:
         raise ValueError("no images to run the network on")
-    outputs = []
+    runtime, starts = runtime_of(module, runtime), range(0, len(images), batch_size)
     with preserve_mode(module), runtime.autocast():
         module.eval()
-        for start in range(0, len(images), batch_size):
-            batch = prepare(images[start : start + batch_size], size, runtime.device)
-            outputs.append(module(batch).float().cpu())
-    return torch.cat(outputs).numpy()
+        batches = (prepare(images[n : n + batch_size], size, runtime.device) for n in starts)
+        return torch.cat(to_host(module(batch).float() for batch in batches)).numpy()
 
 
 def knn_accuracy(
@@ -149,7 +149,7 @@ def knn_probe(
     train: np.ndarray,
     test: np.ndarray,
     size: int,
-    runtime: Runtime,
+    runtime: Runtime | None = None,
     limit: int = 5000,
 ) -> Callable[[nn.Module], float]:
     """A function encoder → kNN accuracy, for `pretrain` to call every few epochs.

@@ -10,19 +10,14 @@ import pytest
 import torch
 from torch import nn
 
+import src.encoders.starting
 import src.finetune
 from src import checkpoints
 from src.data.splits import Split
 from src.encoders import Classifier, build_encoder
+from src.encoders.starting import starting_points
 from src.errors import CheckpointError
-from src.finetune import (
-    FinetuneConfig,
-    finetune,
-    open_stages,
-    phase_table,
-    set_open,
-    starting_points,
-)
+from src.finetune import FinetuneConfig, finetune, open_stages, phase_table, set_open
 from src.probes import embed
 from src.runs import RunSettings
 from src.runs.loop import Loop
@@ -214,7 +209,7 @@ def test_every_epoch_moves_all_of_the_open_stages_and_not_a_bit_of_the_frozen_on
                 checked.append(name)
 
     each_epoch(monkeypatch, watch)
-    monkeypatch.setattr(src.finetune, "build_encoder", of_two_blocks)
+    monkeypatch.setattr(src.encoders.starting, "build_encoder", of_two_blocks)
     few = replace(SPLIT, train=np.arange(16))
     run(tmp_path, replace(CONFIG, encoder=encoder, phases=phases), split=few)
     assert set(checked) == set(before) and len(checked) == len(before) * sum(
@@ -477,7 +472,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_no_checkpoint(tmp_pa
         nn.init.constant_(encoder.stages[0][0].weight, float("nan"))
         return encoder
 
-    monkeypatch.setattr(src.finetune, "build_encoder", broken)
+    monkeypatch.setattr(src.encoders.starting, "build_encoder", broken)
     with pytest.raises(FloatingPointError, match="loss of epoch 1 is nan"):
         run(tmp_path)
     assert list(tmp_path.rglob("*.pth")) == []

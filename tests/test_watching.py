@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import src.runs.watching
+from src.data.splits import Split
 from src.data.store import PatchStore
 from src.finetune import FinetuneConfig, finetune
 from src.losses import nt_xent
@@ -75,7 +76,7 @@ def test_curves_are_drawn_anew_and_shown_every_epoch(tmp_path, always_drawn):
 
 def test_fine_tuning_has_curves_too(tmp_path, always_drawn):
     labels = np.arange(24) % 2
-    split = src.finetune.Split(*np.split(np.arange(24), [16, 20]))
+    split = Split(*np.split(np.arange(24), [16, 20]))
     config = FinetuneConfig(phases=(0, 0, 2), batch_size=8, image_size=16)
     settings = RunSettings(runtime=pick("cpu", "float32"))
     finetune(IMAGES, labels, split, ["a", "b"], config, tmp_path, settings=settings)

@@ -36,7 +36,7 @@ from src.augmentations.resampling import (
     random_boxes,
     random_dihedral,
 )
-from src.augmentations.transfer import to_device
+from src.augmentations.transfer import draw_normal, to_device
 from src.checks import COUNT, RATE, SHARE, Range, check_images, check_number
 
 __all__ = [
@@ -161,36 +161,38 @@ class SimCLRAugmentation:
     def draw(
         self,
         shape: tuple[int, int],
-        generator: torch.Generator,
+        generator: torch.Generator | list[torch.Generator],
         part: tuple[int, int],
         device: torch.device,
     ) -> dict[str, Tensor]:
-        """The random numbers of (N, C) images: `UNIFORM`, and the pixels of the noise.
+        """The random numbers of (N, C) images; of several generators one after the other.
 
-        One draw and one copy to the device for all of them. Of a `part` (k, n) those of the whole
-        batch are drawn, and its own are returned.
+        They are those of `UNIFORM`, brought to the device in one copy, and the pixels of the noise,
+        drawn there. Of a `part` (k, n) those of the whole batch are drawn, and its own returned.
         """
         (count, channels), (k, n) = shape, part
         widths = dict(UNIFORM)
         if self.band_jitter or self.band_drop_p:
             widths |= dict.fromkeys(UNIFORM_OF_BANDS, channels)
+        uniform, noise = [], []
+        for rng in generator if isinstance(generator, list) else [generator]:
+            how = {"generator": rng, "device": rng.device}
+            uniform.append(torch.rand(n * count, sum(widths.values()), **how).chunk(n)[k])
+            if self.noise_p:
+                pixels = (n * count, channels, self.size, self.size)
+                noise.append(draw_normal(pixels, rng, device).chunk(n)[k])
+        columns = to_device(torch.cat(uniform), device).split(list(widths.values()), dim=1)
+        drawn = dict(zip(widths, columns, strict=True))
+        return drawn | ({"noise_pixels": torch.cat(noise)} if noise else {})
 
-        def of_part(draw: Callable[..., Tensor], *each: int) -> Tensor:
-            whole = draw(n * count, *each, generator=generator, device=generator.device)
-            return to_device(whole.chunk(n)[k], device)
-
-        uniform = of_part(torch.rand, sum(widths.values())).split(list(widths.values()), dim=1)
-        drawn = dict(zip(widths, uniform, strict=True))
-        if self.noise_p:
-            drawn["noise_pixels"] = of_part(torch.randn, channels, self.size, self.size)
-        return drawn
-
-    def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+    def apply(
+        self, images: Tensor, drawn: dict[str, Tensor], dtype: torch.dtype = torch.float32
+    ) -> Tensor:
         """The views of images (N, C, H, W) with the numbers of `draw`: see `__call__`."""
         (count, channels), device = images.shape[:2], images.device
         shape = (count, channels, self.size, self.size)
         # made outside of inference mode, so that a network may learn from them
-        views = torch.empty(shape, device=device, memory_format=torch.channels_last)
+        views = torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
         chunk = CPU_CHUNK if device.type == "cpu" else max(1, count)
         # inference mode is a tenth faster
         with torch.autocast(device.type, enabled=False), torch.inference_mode():
@@ -199,7 +201,8 @@ class SimCLRAugmentation:
                 rows = slice(start, start + chunk)
                 params_of_chunk = {name: value[rows] for name, value in parameters.items()}
                 made = self._view(images[rows], params_of_chunk).mT
-                for channel in range(channels):  # one at a time is twice as fast
+                # on a CPU one channel at a time is twice as fast
+                for channel in range(channels) if device.type == "cpu" else (slice(None),):
                     views[rows, channel].copy_(made[:, channel])
         return views
 

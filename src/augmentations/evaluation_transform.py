@@ -6,6 +6,7 @@ from torch import Tensor
 
 from src.augmentations.normalisation import normalize
 from src.augmentations.resampling import resize, to_unit
+from src.augmentations.transfer import to_device
 
 
 def prepare(images: np.ndarray | Tensor, size: int, device: torch.device) -> Tensor:
@@ -18,8 +19,7 @@ def prepare(images: np.ndarray | Tensor, size: int, device: torch.device) -> Ten
     Returns:
         (N, C, size, size) float32, normalised, channels last in memory.
     """
-    cuda = torch.device(device).type == "cuda"
-    batch = torch.as_tensor(images).to(device, non_blocking=cuda).permute(0, 3, 1, 2)
+    batch = to_device(torch.as_tensor(images), torch.device(device)).permute(0, 3, 1, 2)
     # resizing is a matrix product: keep it in float32
     with torch.autocast(batch.device.type, enabled=False):
         return normalize(resize(to_unit(batch), size)).contiguous(memory_format=torch.channels_last)

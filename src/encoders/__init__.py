@@ -25,6 +25,11 @@ class CustomCNN(nn.Module):
         self.stages = nn.ModuleList(_cnn_stage(*pair, dropout) for pair in widths)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What `recompute_activations` keeps no more than the inputs of."""
+        return list(self.stages)
+
     def layers(self) -> list[nn.Module]:
         """Every layer in the order it is applied: what MC Dropout cuts at the first dropout."""
         return [layer for block in (*self.stages, self.pool) for layer in block]

@@ -28,6 +28,11 @@ class ResNet50(ResNet):
         stem = nn.Sequential(self.conv1, self.bn1, self.act1, self.maxpool)
         return [stem, self.layer1, self.layer2, self.layer3, self.layer4]
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What `recompute_activations` keeps no more than the inputs of; a ViT has it from timm."""
+        return [*self.layer1, *self.layer2, *self.layer3, *self.layer4]
+
     def layers(self) -> list[nn.Module]:
         """Every layer in the order it is applied: what MC Dropout cuts at the first dropout."""
         return [*self.stages, self.global_pool, self.dropout]

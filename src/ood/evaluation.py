@@ -17,7 +17,7 @@ from src.ood.detectors import scores
 from src.ood.feature_detectors import NEIGHBOURS, Train, pixel_mahalanobis
 from src.ood.outputs import last_layer, mc_dropout, penultimate, pixel_statistics
 from src.ood.prediction_detectors import odin
-from src.runs.runtime import Runtime, pick
+from src.runs.runtime import Runtime, runtime_of
 
 # images that the smaller of the two sets must have for a bootstrap interval, by what it is of:
 # benchmarks/intervals.py
@@ -230,13 +230,14 @@ def evaluate(
         train_images, id_images: (N, H, W, C) uint8 each, of any size; the same transform for all.
         ood_images: one such set, or several by name.
         samples: T of MC Dropout.
+        runtime: as in `mc_dropout`.
         train_labels: of the training images; None leaves out the detectors fitted on features.
 
     Raises:
         ValueError: images or labels that cannot be what they say (`check_images`, `check_labels`):
             before anything is computed.
     """
-    runtime, size = runtime or pick(), model.encoder.image_size
+    runtime, size = runtime_of(model, runtime), model.encoder.image_size
     check_number(samples, "samples", COUNT)
     _check_sets(train_images, id_images, ood_images)
     if train_labels is not None:

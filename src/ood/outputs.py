@@ -10,10 +10,11 @@ from torch import nn
 
 from src.augmentations.evaluation_transform import prepare
 from src.augmentations.resampling import resize, to_unit
+from src.augmentations.transfer import to_host
 from src.checks import COUNT, Range, check_images, check_number
 from src.encoders import Classifier
 from src.probes import embed, preserve_mode
-from src.runs.runtime import Runtime, pick, seed_of
+from src.runs.runtime import Runtime, runtime_of, seed_of
 
 MASKED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 DROPOUT = (*MASKED, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -42,6 +43,7 @@ def mc_dropout(
         images: (N, H, W, C) uint8, as a PatchStore keeps them, in or out of distribution: resized
             to the model's size by the one transform of evaluation.
         samples: T, the number of passes over each image.
+        runtime: None computes where the model lies; with one, the model is moved to its device.
         batch_size: images at a time; the masks drawn for one seed depend on it.
 
     Returns:
@@ -51,21 +53,21 @@ def mc_dropout(
         ValueError: no dropout in the model (every pass would be the same), no images or what cannot
             be images (`check_images`), or samples < 1.
     """
-    runtime, images = runtime or pick(), check_images(images)
+    images = check_images(images)
     check_number(samples, "samples", Range(whole=True))
     check_number(batch_size, "batch_size", COUNT)
     if samples < 1 or len(images) == 0:
         raise ValueError(
             f"expected at least one sample and one image, got {samples} and {len(images)}"
         )
+    runtime = runtime_of(model, runtime)
     trunk, tail = _split_at_the_first_dropout(model)
     size, device = model.encoder.image_size, runtime.device
-    log_probs = []
     with _only_dropout_stochastic(model), runtime.autocast(), _seeded(seed, device):
-        for start in range(0, len(images), batch_size):
-            features = trunk(prepare(images[start : start + batch_size], size, device))
-            logits_T_n_C = _passes(tail, features, samples)
-            log_probs.append(logits_T_n_C.cpu().double().log_softmax(-1).numpy())
+        starts = range(0, len(images), batch_size)
+        batches = (prepare(images[n : n + batch_size], size, device) for n in starts)
+        logits = to_host(_passes(tail, trunk(batch), samples) for batch in batches)
+    log_probs = [logits_T_n_C.double().log_softmax(-1).numpy() for logits_T_n_C in logits]
     return np.concatenate(log_probs, axis=1)
 
 
@@ -116,8 +118,11 @@ def dropout_mask(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     by_value = isinstance(layer, nn.Dropout)
     shape = x.shape if by_value else (*x.shape[:2], *[1] * (x.dim() - 2))
     count = math.prod(shape)
-    words = torch.randint(-(2**63), 2**63 - 1, (math.ceil(count / 4),), device=x.device)
-    uniform = words.view(torch.int16)[:count].view(shape)  # in −2¹⁵ … 2¹⁵ − 1
+    if x.device.type == "mps":  # where torch draws no more than 32 of 64 bits
+        uniform = torch.randint(-(2**15), 2**15, shape, dtype=torch.int16, device=x.device)
+    else:
+        words = torch.randint(-(2**63), 2**63 - 1, (math.ceil(count / 4),), device=x.device)
+        uniform = words.view(torch.int16)[:count].view(shape)  # in −2¹⁵ … 2¹⁵ − 1
     kept = uniform >= round(layer.p * 2**16) - 2**15
     return kept.to(x.dtype) / (1 - layer.p)
 
@@ -143,8 +148,9 @@ def penultimate(
 
     checked: as in `embed`, which also says what it raises.
     """
+    runtime = runtime_of(model, runtime)  # the whole model: its last layer moves with it
     body, size = nn.Sequential(model.encoder, model.head[:-1]), model.encoder.image_size
-    return embed(body, images, size, runtime or pick(), checked=checked).astype(np.float64)
+    return embed(body, images, size, runtime, checked=checked).astype(np.float64)
 
 
 def last_layer(model: Classifier) -> tuple[np.ndarray, np.ndarray]:

@@ -10,10 +10,11 @@ from scipy.special import logsumexp, softmax
 
 from src.augmentations import check_statistics
 from src.augmentations.evaluation_transform import prepare
+from src.augmentations.transfer import constant, to_host
 from src.checks import COUNT, RATE, as_float64, check_images, check_number
 from src.encoders import Classifier
 from src.probes import preserve_mode
-from src.runs.runtime import Runtime, pick
+from src.runs.runtime import Runtime, runtime_of
 
 # --- from MC samples ---
 
@@ -147,6 +148,7 @@ def odin(
 
     Args:
         images: (N, H, W, C) uint8, or uint16 digital numbers.
+        runtime: as in `mc_dropout`; only its device counts.
         temperature: above 0.
         epsilon: the step in units of pixels in [0, 1].
         batch_size: images at a time.
@@ -155,22 +157,25 @@ def odin(
         ValueError: no images or what cannot be images (`check_images`), or a temperature that is
             not positive.
     """
-    device, size = (runtime or pick()).device, model.encoder.image_size
+    device, size = runtime_of(model, runtime).device, model.encoder.image_size
     images = check_images(images)
     check_number(temperature, "temperature", RATE)
     check_number(batch_size, "batch_size", COUNT)
     if not len(images):
         raise ValueError("no images to run the network on")
-    std = torch.tensor(check_statistics(images.shape[-1])[1], dtype=torch.float32, device=device)
+    std = constant(tuple(check_statistics(images.shape[-1])[1]), device)
     step = epsilon / std.view(1, -1, 1, 1)
-    logits = []
+
+    def logits(images: np.ndarray) -> torch.Tensor:
+        x = prepare(images, size, device).requires_grad_()
+        loss = -(model(x) / temperature).log_softmax(-1).amax(-1).sum()
+        (gradient,) = torch.autograd.grad(loss, x)
+        with torch.no_grad():
+            return model(x - step * gradient.sign())
+
+    starts = range(0, len(images), batch_size)
     # gradients are what it works on, whatever the caller has switched off
     with preserve_mode(model), torch.inference_mode(False), torch.enable_grad():
         model.eval()
-        for start in range(0, len(images), batch_size):
-            x = prepare(images[start : start + batch_size], size, device).requires_grad_()
-            loss = -(model(x) / temperature).log_softmax(-1).amax(-1).sum()
-            (gradient,) = torch.autograd.grad(loss, x)
-            with torch.no_grad():
-                logits.append(model(x - step * gradient.sign()).cpu().double().numpy())
-    return one_minus_msp(np.concatenate(logits) / temperature)
+        logits_N_C = to_host(logits(images[start : start + batch_size]) for start in starts)
+    return one_minus_msp(torch.cat(logits_N_C).double().numpy() / temperature)

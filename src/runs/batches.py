@@ -8,16 +8,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 16  # batches that are copied at a time
+from src.augmentations.transfer import to_device
+
+BLOCK = 16  # batches that are copied, or worked on, at a time
+ELEMENTS = 2**27  # that a GPU works on at a time: of float32 half a gigabyte
 SHARE = 0.5  # of the device's free memory that data may take; the rest is the network's
 
 
 def to_device_if_it_fits(images: np.ndarray, device: torch.device, share: float = SHARE) -> Tensor:
     """(N, H, W, C) as one tensor: on the GPU if it takes less than `share` of its free memory."""
     tensor = torch.as_tensor(images)
-    if device.type == "cuda" and tensor.nbytes < share * torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and tensor.nbytes < share * free_memory(device):
         return tensor.to(device)
     return tensor
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU that tensors may still take: the driver's free ones, and what PyTorch keeps
+    for itself of those that it has freed.
+    """
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
 
 
 def batches(
@@ -36,9 +47,22 @@ def batches(
     if stream if stream is not None else images.device.type != device.type:
         chosen = _streamed(raw, rows_S_n, device)
     else:
-        chosen = (raw[rows] for rows in rows_S_n.to(images.device))
+        chosen = _picked(raw, to_device(rows_S_n, images.device))
     for batch in chosen:
         yield batch.view(images.dtype).permute(0, 3, 1, 2)
+
+
+def steps_at_once(elements: int) -> int:
+    """How many steps are worked on in one pass, each having so many elements."""
+    return max(1, min(BLOCK, ELEMENTS // elements))
+
+
+def _picked(images: Tensor, rows_S_n: Tensor) -> Iterator[Tensor]:
+    elements = rows_S_n.shape[1] * images[0].numel()
+    # a CPU has its batch in the caches when it is made; a GPU has fewer launches
+    at_once = 1 if images.device.type == "cpu" else steps_at_once(elements)
+    for rows in rows_S_n.split(at_once):
+        yield from images[rows]
 
 
 def _streamed(images: Tensor, rows_S_n: Tensor, device: torch.device) -> Iterator[Tensor]:

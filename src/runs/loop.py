@@ -105,12 +105,15 @@ class Loop:
         """The first step of this epoch that is still to do."""
         return self.progress.step
 
-    def steps(self, batches: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        """The steps left in this epoch, each with its batch."""
+    def steps(
+        self, batches: Iterable[Any], prepare: Callable[[Iterator[Any]], Iterable[Any]] = iter
+    ) -> Iterator[tuple[int, Any]]:
+        """The steps left in this epoch, each with what is prepared of its batch.
+
+        prepare: batches → what the step works on; not counted as waiting for data.
+        """
         self._ready = time.perf_counter()
-        for step, batch in enumerate(batches, self.step):
-            self.progress.waited += time.perf_counter() - self._ready
-            yield step, batch
+        yield from enumerate(prepare(self._arriving(batches)), self.step)
         self._row = self._measured()  # before anything is validated, which is no training time
 
     def update(self, loss: Tensor) -> None:
@@ -172,6 +175,17 @@ class Loop:
                 checkpoints.copy(Path(run.checkpoint), alias)
         all_reduce_any(False, run.world)  # the first has written it
         return Path(run.finished_checkpoint())
+
+    def _arriving(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches; how long each is waited for is noted."""
+        batches, nothing = iter(batches), object()
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, nothing)
+            self.progress.waited += time.perf_counter() - asked
+            if batch is nothing:
+                return
+            yield batch
 
     def _better(self, row: Row, best: Row) -> bool:
         value, least = row[self.monitor], best[self.monitor]

@@ -3,7 +3,11 @@
 import argparse
 import os
 import platform
+import re
 import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -11,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 PRECISIONS = ("auto", "bfloat16", "float32")
+SWITCHES = ("compile", "deterministic", "recompute")  # of a `Runtime`, for trainings
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,12 @@ class Runtime:
     device: torch.device
     dtype: torch.dtype  # of the convolutions and matrix products; weights and losses stay float32
     why: str
+    # encoder, head and loss of pretraining by torch.compile: changes sums in their last bits
+    compile: bool = False
+    # the same bits each time on a GPU too: see `reproducible`
+    deterministic: bool = False
+    # less memory for more time: see `src.encoders.recomputation`
+    recompute: bool = False
 
     def autocast(self) -> torch.autocast:
         """The context in which a network runs: convolutions and products in `dtype`."""
@@ -29,31 +41,131 @@ class Runtime:
             self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
         )
 
+    @contextmanager
+    def reproducible(self) -> Iterator[None]:
+        """The context of a training that is the same to the bit each time, if `deterministic`.
+
+        A CPU's always is. On a GPU, cuDNN then takes only algorithms that add in one order, and so
+        do torch's own where they exist, at some cost in speed. A warning of torch's names what has
+        no such algorithm; attention's gradient may be among it (ViT).
+        """
+        if not self.deterministic or self.device.type != "cuda":
+            yield
+            return
+        # read by cuBLAS when a process first multiplies
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        cudnn, before = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
+        warned = torch.is_deterministic_algorithms_warn_only_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            with cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+                yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warned)
+
+    @property
+    def arithmetic(self) -> str:
+        """Precision, and what else may change the last bits of a sum."""
+        switches = [name for name in SWITCHES[:2] if getattr(self, name)]
+        return ", ".join([str(self.dtype).removeprefix("torch."), *switches])
+
     def __str__(self) -> str:
-        return f"{hardware(self.device)}, {str(self.dtype).removeprefix('torch.')}: {self.why}"
+        return f"{hardware(self.device)}, {self.arithmetic}: {self.why}"
 
 
-def pick(device: str | torch.device = "auto", precision: str = "auto") -> Runtime:
+def pick(
+    device: str = "auto",
+    precision: str = "auto",
+    compile: bool | None = None,
+    deterministic: bool = False,
+    recompute: bool = False,
+) -> Runtime:
     """Choose device ("auto", "cuda", "mps", "cpu") and precision ("auto", "bfloat16", "float32").
 
+    A GPU that is there and cannot be used is said in one line: as a warning where the choice is
+    automatic, else as the error.
+
+    Args:
+        compile, deterministic, recompute: see `Runtime`; None compiles on a GPU.
+
     Raises:
-        ValueError: the device is not on this machine, or the precision is unknown.
+        ValueError: the device is not on this machine or cannot be used, or the precision is
+            unknown.
     """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    trouble = _trouble_with_the_gpu()
+    cuda, mps = torch.cuda.is_available() and not trouble, torch.backends.mps.is_available()
     devices = ["cuda"] * cuda + ["mps"] * mps + ["cpu"]
-    device = devices[0] if device == "auto" else str(device)
-    kind = device.split(":")[0]
-    if kind not in devices:
+    if device == "auto" and trouble:
+        warnings.warn(f"computing on the {devices[0]}: {trouble}", stacklevel=2)
+    device = devices[0] if device == "auto" else device
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and trouble:
+        raise ValueError(f"device {device!r} cannot be used: {trouble}")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind not in devices or (index and not (index.isdecimal() and int(index) < count)):
         raise ValueError(f"device {device!r} is not on this machine; there is: {devices}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be 'auto', 'bfloat16' or 'float32', got {precision!r}")
-    if precision != "auto":
-        return Runtime(torch.device(device), getattr(torch, precision), "precision as asked")
-    if not _has_bfloat16(kind):
-        return Runtime(torch.device(device), torch.float32, "no native bfloat16 here")
-    name = {"cuda": "GPU", "cpu": "CPU"}[kind]
-    why = f"this {name} multiplies bfloat16 natively"
-    return Runtime(torch.device(device), torch.bfloat16, why)
+    if precision == "auto":
+        dtype, why = _precision(kind)
+    else:
+        dtype, why = getattr(torch, precision), "precision as asked"
+    compile = kind == "cuda" if compile is None else compile
+    return Runtime(torch.device(device), dtype, why, compile, deterministic, recompute)
+
+
+def runtime_of(model: nn.Module, asked: Runtime | None = None) -> Runtime:
+    """What a function computes with that is given a model: as asked, else where the model lies.
+
+    A model that lies elsewhere than asked is moved, and stays there.
+    """
+    if asked is None:
+        first = next(model.parameters(), None)
+        return pick() if first is None else pick(str(first.device))
+    # weights moved in inference mode could never learn again
+    with torch.inference_mode(False):
+        model.to(asked.device)
+    return asked
+
+
+def _trouble_with_the_gpu() -> str:
+    """Why the NVIDIA GPU of this machine can't be used; "" where it can, or where there is none."""
+    remedy = "install a torch that fits it (SETUP.md), or ask for the CPU"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()  # says no more than a warning of an old driver
+    if available:
+        built, version = torch.cuda.get_arch_list(), torch.cuda.get_device_capability()
+        if _runs_on(built, version):
+            return ""
+        name, architecture = torch.cuda.get_device_name(), "{}.{}".format(*version)
+        known = ", ".join(built)
+        return f"{name} has architecture {architecture}, this torch is of {known}: {remedy}"
+    if torch.version.cuda is None and Path("/proc/driver/nvidia/version").exists():
+        return f"there is an NVIDIA GPU, but this torch is built without CUDA: {remedy}"
+    reasons = [str(warning.message).split(". ")[0].strip() for warning in said]
+    return f"{reasons[0]}: {remedy}" if reasons else ""
+
+
+def _runs_on(built: list[str], version: tuple[int, int]) -> bool:
+    """Whether a torch built for these architectures has kernels for a GPU's."""
+    names = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", name) for name in built]
+    known = [(name[1], (int(name[2]), int(name[3]))) for name in names if name]
+    if not known:  # another maker's GPU
+        return True
+    # compute_ is source, which the driver of a newer GPU compiles
+    return any(of <= version and (kind == "compute" or of[0] == version[0]) for kind, of in known)
+
+
+def _precision(kind: str) -> tuple[torch.dtype, str]:
+    """What "auto" means on a kind of device, and why."""
+    if _has_bfloat16(kind):
+        name = {"cuda": "GPU", "cpu": "CPU"}[kind]
+        return torch.bfloat16, f"this {name} multiplies bfloat16 natively"
+    why = "no native bfloat16 here"
+    if kind == "cuda":  # older than Ampere, as a T4
+        why += ", and float16 is not offered: its gradients would have to be scaled"
+    return torch.float32, why
 
 
 def _has_bfloat16(kind: str) -> bool:
@@ -79,8 +191,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_arguments(arguments: argparse.Namespace) -> Runtime:
-    """What `pick` makes of a command's `--device` and `--precision`."""
-    return pick(arguments.device, arguments.precision)
+    """What `pick` makes of the options of `add_arguments`, and of a training's own."""
+    training = {name: getattr(arguments, name) for name in SWITCHES if name in arguments}
+    return pick(arguments.device, arguments.precision, **training)
 
 
 def seed_of(*key: int) -> int:
@@ -112,7 +225,7 @@ def record(runtime: Runtime) -> dict[str, str]:
     libraries = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
     return {
         "hardware": hardware(runtime.device),
-        "precision": str(runtime.dtype).removeprefix("torch."),
+        "precision": runtime.arithmetic,
         "python": platform.python_version(),
         "commit": _commit() or "not a git checkout",
         "date": date.today().isoformat(),

@@ -69,4 +69,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-steps", type=int, help="save every so many steps besides")
     board = "write files for TensorBoard into the run's folder"
     parser.add_argument("--tensorboard", action="store_true", help=board)
+    same = "the same bits each time on a GPU too, which is slower"
+    parser.add_argument("--deterministic", action="store_true", help=same)
+    how = "by torch.compile; without either: on a GPU"
+    less = "keep less for backward and compute it again: a half to a tenth of the GPU's memory"
+    parser.add_argument("--recompute", action="store_true", help=less)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help=how)
     add_arguments(parser)

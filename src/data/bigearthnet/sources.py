@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import lzma
 import os
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import zstandard
 
 from src.data.bigearthnet.patch import LABELS
 from src.data.ingest import Task
@@ -24,7 +24,7 @@ from src.errors import DataError
 
 LAYOUTS = ("flat", "tiles", "archive")
 # what reading a cut or damaged archive raises
-DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 
 
 def detect(root: str | Path, layout: str = "auto") -> "Folders | Archive":
@@ -151,7 +151,7 @@ class Archive:
                         data = tar.extractfile(member).read() if wanted(patch, suffix) else None
                         at = member.name
                         yield folder, patch, suffix, data
-        except DAMAGE as error:
+        except _damage() as error:
             raise DataError(
                 f"{self.root} is damaged or cut off after {at} ({error}): check its checksum and"
                 " download it again"
@@ -170,11 +170,18 @@ def _split(path: str) -> tuple[str, str, str]:
     return folder, patch, file[len(patch) + 1 :]
 
 
+def _damage() -> tuple[type[Exception], ...]:
+    zstandard = sys.modules.get("zstandard")  # imported where an archive needs it
+    return (*DAMAGE, *([zstandard.ZstdError] if zstandard else []))
+
+
 def _open_tar(path: Path, stack: contextlib.ExitStack) -> tarfile.TarFile:
     file: BinaryIO = stack.enter_context(path.open("rb"))
     magic = file.read(4)
     file.seek(0)
     if magic == b"\x28\xb5\x2f\xfd":  # Python reads zstd by itself from 3.14 on
+        import zstandard
+
         file = stack.enter_context(
             zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
         )

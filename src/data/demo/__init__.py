@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from PIL import Image
-from rasterio.transform import from_origin
 from tqdm.auto import tqdm
 
 from src.data.demo.aerial import KINDS, aerial_picture, foreign
@@ -24,7 +22,7 @@ from src.data.images import ALLBANDS, FILE_BANDS
 from src.data.locks import WAIT, locked
 
 GENERATOR_VERSION = 5
-CRS = 32633  # EPSG code of UTM zone 33 north
+UTM = 32633  # EPSG code of UTM zone 33 north
 
 
 def make_demo(
@@ -145,6 +143,9 @@ def _write_list(file: Path, names: list[str]) -> None:
 
 
 def _write_patch(folder: Path, rng: RNG, number: int) -> None:
+    from rasterio import CRS
+    from rasterio.transform import from_origin
+
     (paint, label), (paint_other, other_label) = _two_classes(rng)
     scene, labels = paint(rng, 120), [label]
     if rng.uniform() < 0.4:  # real patches are multi-label
@@ -160,7 +161,7 @@ def _write_patch(folder: Path, rng: RNG, number: int) -> None:
     metadata = {
         "labels": sorted(labels),
         "coordinates": {"ulx": left, "uly": top, "lrx": left + 1200, "lry": top - 1200},
-        "projection": rasterio.CRS.from_epsg(CRS).to_wkt(),
+        "projection": CRS.from_epsg(UTM).to_wkt(),
         "tile_source": "made by src/data/demo.py",
         "acquisition_date": "2017-06-13 10:10:31",
     }
@@ -216,6 +217,8 @@ def write_scene(folder: Path, rng: RNG) -> None:
 
 def _write_geotiff(file: Path, bands: np.ndarray, **options: Any) -> None:
     """Write (count, H, W) uint16; options are GDAL's, and replace the place, which is 10 m."""
+    import rasterio
+
     count, height, width = bands.shape
     profile = {
         "driver": "GTiff",
@@ -223,8 +226,8 @@ def _write_geotiff(file: Path, bands: np.ndarray, **options: Any) -> None:
         "count": count,
         "height": height,
         "width": width,
-        "crs": rasterio.CRS.from_epsg(CRS),
-        "transform": from_origin(300_000, 5_300_000, 10, 10),
+        "crs": rasterio.CRS.from_epsg(UTM),
+        "transform": rasterio.transform.from_origin(300_000, 5_300_000, 10, 10),
     }
     with rasterio.open(file, "w", **{**profile, **options}) as image:
         image.write(bands)

@@ -1,0 +1,220 @@
+"""What a step asks of a GPU, counted without one: kernels, and where the host waits for them.
+
+torch's fake tensors say that they are on a GPU and hold no numbers; every operation on them is seen
+and none computed. An operation counts as one kernel, views of tensors as none: real steps launch
+more (a sum over a large tensor is two).
+"""
+
+import collections
+import contextlib
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from src.augmentations.transfer import constant
+from src.runs import batches
+
+ROOT = Path(__file__).resolve().parents[1]
+# operations that launch nothing: another look at the same memory, or memory that is not filled
+NO_KERNEL = """
+    _reshape_alias _unsafe_view alias as_strided chunk contiguous detach detach_ device diagonal
+    empty empty_like empty_strided expand flatten is_contiguous is_pinned lift_fresh mT movedim
+    new_empty new_empty_strided permute record_stream reshape select size slice split
+    split_with_sizes squeeze t to transpose unbind unflatten unsqueeze view view_as
+    """
+NO_KERNEL = frozenset(NO_KERNEL.split())
+# operations whose result the host must know before it goes on
+WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "item", "equal", "unique"}
+
+
+class Counted(TorchDispatchMode):
+    """Counts what runs inside: `kernels` by name, `waits` by kind and where in `src`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: collections.Counter = collections.Counter()
+        self.waits: collections.Counter = collections.Counter()
+        self.pinned: set[int] = set()  # storages that were pinned
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        result = function(*args, **(kwargs or {}))
+        made = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        kinds_in, kinds_out = ({x.device.type for x in some} for some in (given, made))
+        if "cuda" not in kinds_in | kinds_out:
+            return result
+        name = function._schema.name.split("::")[1]
+        if name in ("_to_copy", "copy_") and "cpu" in kinds_in | kinds_out:
+            self._copied(name, args, kwargs or {}, "cpu" in kinds_out)
+        elif name in WAITS:
+            self.waited(name)
+        if name not in NO_KERNEL:
+            self.kernels[name] += 1
+        return result
+
+    def _copied(self, name: str, args: tuple, kwargs: dict, to_host: bool) -> None:
+        asynchronous = kwargs.get("non_blocking") or (name == "copy_" and args[2:3] == (True,))
+        source = args[1] if name == "copy_" else args[0]
+        if not asynchronous:
+            self.waited("to the host" if to_host else "to the device")
+        elif not to_host and source.untyped_storage()._cdata not in self.pinned:
+            self.waited("to the device, from memory that is not pinned")
+
+    def waited(self, what: str) -> None:
+        """Note that the host waits here."""
+        ours = [
+            frame
+            for frame in traceback.extract_stack()
+            if frame.filename.startswith(str(ROOT / "src"))
+        ]
+        where = f"{Path(ours[-1].filename).relative_to(ROOT)}:{ours[-1].name}" if ours else "?"
+        self.waits[f"{what}: {where}"] += 1
+
+    @property
+    def total(self) -> int:
+        """Kernels of all kinds."""
+        return sum(self.kernels.values())
+
+
+class _Now:
+    """In place of a pool of threads, to which modes of dispatch do not reach: at once."""
+
+    def __init__(self, workers: int) -> None:
+        pass
+
+    def __enter__(self) -> "_Now":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, function, *arguments):
+        result = function(*arguments)
+        return mock.Mock(result=lambda: result)
+
+
+class _Generator(torch.Generator):
+    """On the CPU, wherever it is asked for."""
+
+    def __new__(cls, device: object = "cpu") -> "_Generator":
+        return super().__new__(cls)
+
+
+@contextlib.contextmanager
+def fake_cuda(memory: float = 80e9) -> Iterator[Counted]:
+    """A machine with one GPU, as far as `src` can tell; what runs inside is counted.
+
+    memory: bytes that are free on the GPU.
+    """
+    counted = Counted()
+    with contextlib.ExitStack() as stack:
+        for target, name, stand_in in _stand_ins(counted, int(memory)):
+            stack.enter_context(mock.patch.object(target, name, stand_in))
+        constant.cache_clear()  # what is kept for all calls must be fake too, and not stay
+        stack.callback(constant.cache_clear)
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        yield stack.enter_context(counted)
+
+
+def _stand_ins(counted: Counted, memory: int) -> list[tuple[object, str, object]]:
+    """(module or class, name, what takes its place) of all that asks a real GPU something."""
+    on_cuda = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: 0,
+        "get_device_name": lambda device=None: "no GPU at all",
+        "get_device_capability": lambda device=None: (9, 0),
+        "get_arch_list": lambda: ["sm_75", "sm_90"],
+        "is_bf16_supported": lambda including_emulation=True: True,
+        "mem_get_info": lambda device=None: (memory, memory),
+        "manual_seed_all": lambda seed: None,
+        "synchronize": lambda device=None: counted.waited("synchronize"),
+        "Stream": mock.MagicMock(),
+        "stream": lambda stream: contextlib.nullcontext(),
+        "current_stream": mock.MagicMock(),
+    }
+    return [
+        *((torch.cuda, name, stand_in) for name, stand_in in on_cuda.items()),
+        (torch, "Generator", _Generator),
+        (FakeTensorMode, "avoid_device_init", True),
+        (torch.random, "fork_rng", lambda *_: contextlib.nullcontext()),
+        (batches, "ThreadPoolExecutor", _Now),
+        (Tensor, "record_stream", lambda *_: None),
+        *_of_tensors(counted),
+    ]
+
+
+def _swap(one: Tensor, other: Tensor) -> None:
+    """As torch's, which refuses fake tensors: torch itself keeps weak references to them."""
+    one.__class__, other.__class__ = other.__class__, one.__class__
+    one.__dict__, other.__dict__ = other.__dict__, one.__dict__
+    torch._C._swap_tensor_impl(one, other)
+
+
+@torch.no_grad()
+def _backward(loss: Tensor, **options) -> None:
+    """As torch's engine, which asks a real GPU for its streams: the same functions of the graph."""
+    root, graph, waiting = loss.grad_fn, [loss.grad_fn], collections.Counter()
+    for node in graph:
+        for following in {following for following, _ in node.next_functions if following}:
+            waiting[following] += 1
+            if waiting[following] == 1:
+                graph.append(following)
+    received = {node: [None] * len(node._input_metadata) for node in graph}
+    received[root][0], ready = torch.ones_like(loss), [root]
+    while ready:
+        node = ready.pop()
+        if hasattr(node, "variable"):  # a weight
+            node.variable.grad = received.pop(node)[0]
+            continue
+        made = node(*received.pop(node))
+        pairs = zip(node.next_functions, made if isinstance(made, tuple) else (made,), strict=True)
+        for (following, number), gradient in pairs:
+            if following and gradient is not None:
+                before = received[following][number]
+                received[following][number] = gradient if before is None else before + gradient
+        for following in {following for following, _ in node.next_functions if following}:
+            waiting[following] -= 1
+            if not waiting[following]:
+                ready.append(following)
+
+
+def _of_tensors(counted: Counted) -> Iterator[tuple[object, str, object]]:
+    """Pinned memory is any that is noted as pinned; numbers that fake tensors lack are 0."""
+    new_empty, real_numpy, real_item, kept = torch.empty, Tensor.numpy, Tensor.item, []
+
+    def pinned(tensor: Tensor) -> Tensor:
+        kept.append(tensor)  # or another storage might get its address
+        counted.pinned.add(tensor.untyped_storage()._cdata)
+        return tensor
+
+    def empty(*shape, pin_memory: bool = False, **options) -> Tensor:
+        made = new_empty(*shape, **options)
+        return pinned(made) if pin_memory else made
+
+    def numpy(tensor: Tensor, **options):
+        if not isinstance(tensor, FakeTensor):
+            return real_numpy(tensor, **options)
+        with unset_fake_temporarily():
+            return real_numpy(torch.zeros(tuple(tensor.shape), dtype=tensor.dtype))
+
+    def item(tensor: Tensor):
+        if not isinstance(tensor, FakeTensor):
+            return real_item(tensor)
+        if tensor.is_cuda:
+            counted.waited("item")
+        return 0
+
+    yield torch.utils, "swap_tensors", _swap
+    yield Tensor, "backward", _backward
+    yield torch, "empty", empty
+    yield Tensor, "pin_memory", lambda tensor, device=None: pinned(tensor.clone())
+    yield Tensor, "numpy", numpy
+    yield Tensor, "item", item
