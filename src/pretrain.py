@@ -123,11 +123,10 @@ def pretrain(
     world = init_distributed(runtime.device)
     images, augment = _checked(images, config, probe_every, world)
     encoder, head, model = _build(config, runtime, world)
-    optimizer = _optimizer(model, config)
     step_functions = cache(partial(compiled, model, hooks.loss, runtime, _shape(config, world)))
     how = {"augment": augment, "world": world, "dtype": runtime.dtype, "pairs": hooks.pairs}
-    data, steps = to_device_if_it_fits(images, runtime.device), len(images) // config.batch_size
-    schedule = _schedule(config, steps)
+    data = to_device_if_it_fits(images, runtime.device)
+    schedule = _schedule(config, len(images) // config.batch_size)
     sample = images[evenly_spread(np.arange(len(images)), SHOWN)]
 
     def validate(epoch: int) -> Row:
@@ -142,8 +141,7 @@ def pretrain(
         for epoch in loop.epochs(settings.resume, lambda: {"epoch": 0, "knn": None} | validate(0)):
             model.train()
             network, loss = step_functions()
-            rows_N = hooks.order(len(images), config.seed, epoch)[: steps * config.batch_size]
-            rows_S_n = shard(rows_N.view(steps, -1)[loop.step :].T, world).T
+            rows_S_n = _rows(hooks, config, len(images), epoch, world)[loop.step :]
             pairs = partial(two_views, key=(config.seed, epoch, loop.step), **how)
             for step, both in loop.steps(batches(data, rows_S_n, runtime.device), pairs):
                 _seed_dropout(config.seed, epoch, step, world)
@@ -166,6 +164,13 @@ def _build(
     model = nn.Sequential(encoder, head).to(runtime.device, memory_format=torch.channels_last)
     warn_if_too_large(model, _shape(config, world), runtime)
     return encoder, head, wrap_ddp(sync_batch_norm(model, world), world)
+
+
+def _rows(hooks: Hooks, config: PretrainConfig, count: int, epoch: int, world: World) -> Tensor:
+    """Row numbers of this process's part of every batch of an epoch, (steps, n)."""
+    steps = count // config.batch_size
+    rows_N = hooks.order(count, config.seed, epoch)[: steps * config.batch_size]
+    return shard(rows_N.view(steps, -1).T, world).T
 
 
 def _validated(
