@@ -125,8 +125,7 @@ def pretrain(
     encoder, head, model = _build(config, runtime, world)
     step_functions = cache(partial(compiled, model, hooks.loss, runtime, _shape(config, world)))
     how = {"augment": augment, "world": world, "dtype": runtime.dtype, "pairs": hooks.pairs}
-    data = to_device_if_it_fits(images, runtime.device)
-    schedule = _schedule(config, len(images) // config.batch_size)
+    data, steps = to_device_if_it_fits(images, runtime.device), len(images) // config.batch_size
     sample = images[evenly_spread(np.arange(len(images)), SHOWN)]
 
     def validate(epoch: int) -> Row:
@@ -134,10 +133,9 @@ def pretrain(
         return _validated(encoder, head, sample, runtime, probe) if due and world.first else {}
 
     folder, metadata = _folder(config, out, settings), _metadata(config, hooks, settings)
-    run = Run(folder, metadata, settings, world, arrays=(images,))
-    with run, runtime.reproducible():
+    with Run(folder, metadata, settings, world, (images,)) as run, runtime.reproducible():
         parts, optimizer = {"encoder": encoder, "projection": head}, _optimizer(model, config)
-        loop = Loop(run, parts, optimizer, schedule, monitor="loss", views=2)
+        loop = Loop(run, parts, optimizer, _schedule(config, steps), monitor="loss", views=2)
         for epoch in loop.epochs(settings.resume, lambda: {"epoch": 0, "knn": None} | validate(0)):
             model.train()
             network, loss = step_functions()
