@@ -2,21 +2,43 @@
 PYTHON ?= python3
 PROFILE ?= paper
 BIN = .venv/bin
-NOTEBOOKS = $(sort $(notdir $(wildcard notebooks/0[1-8]_*.ipynb notebooks/10_*.ipynb)))
+NOTEBOOKS = 01 02 03 04 05 05b 06 07 08 10
+# a notebook of the demo: number, more parameters
+file = $(notdir $(wildcard notebooks/$(1)_*.ipynb))
+notebook = echo "== notebooks/$(file)" && $(BIN)/papermill notebooks/$(file) runs/demo/$(file) \
+  -k python3 --no-progress-bar -p PROFILE demo $(2)
 
-.PHONY: help demo audit test soak bench lint clean \
+.PHONY: help demo demo-all demo-answers $(NOTEBOOKS:%=demo-%) audit test soak bench lint clean \
   data-eurosat data-eurosat-allbands data-ucmerced data-bigearthnet-v1 data-bigearthnet-v2
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-22s %s\n", $$1, $$2}'
 
-demo: .venv/.demo ## set up, then run every notebook on made data (no download, no GPU)
+demo: .venv/.demo ## set up, then the Custom CNN on made data, end to end: no download, no GPU
 	@mkdir -p runs/demo
-	@set -e; for notebook in $(NOTEBOOKS); do \
-	  echo "== notebooks/$$notebook"; \
-	  $(BIN)/papermill notebooks/$$notebook runs/demo/$$notebook -k python3 -p PROFILE demo; \
-	done
-	@printf '\nexecuted notebooks  runs/demo/\ncheckpoints         models/demo/\nfigures             umap_visualizations/demo/\n\n'
-	@$(BIN)/python -m src.results models/demo/records
+	@$(call notebook,02)
+	@$(call notebook,05,-y 'PRETRAINED: [short]')
+	@$(call notebook,08)
+	@$(call notebook,10)
+	@$(MAKE) --no-print-directory demo-answers
+
+demo-all: .venv/.demo ## the same with every notebook and encoder, two at a time where they can
+	@mkdir -p runs/demo
+	@OMP_NUM_THREADS=$$($(BIN)/python -c "import os; print((os.cpu_count() + 1) // 2)") \
+	  $(MAKE) --no-print-directory -j2 $(NOTEBOOKS:%=demo-%)
+	@$(MAKE) --no-print-directory demo-answers
+
+$(NOTEBOOKS:%=demo-%): demo-%:
+	@$(call notebook,$*)
+demo-05: demo-01 demo-02
+demo-06: demo-03
+demo-07: demo-04
+demo-05b demo-10: demo-05
+demo-08: demo-05 demo-06 demo-07
+
+demo-answers:
+	@echo && $(BIN)/python -m src.results models/demo/records
+	@printf '\n%-22s%s\n' 'executed notebooks' runs/demo/ checkpoints models/demo/ \
+	  'figures' umap_visualizations/demo/ 'maps for a GIS' data/demo/maps/
 
 audit: .venv/.demo ## what made pretraining hurt? runs that are missing, then notebook 09 (PROFILE=demo: made data)
 	@TQDM_DISABLE=1 $(BIN)/python -m audit --profile $(PROFILE) $(AUDIT)

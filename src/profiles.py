@@ -99,7 +99,7 @@ class Profile:
 
 # the demo's epochs: (long, short) pretraining, and the phases of fine-tuning
 _DEMO_EPOCHS = {
-    "custom_cnn": ((24, 8), (2, 2, 8)),
+    "custom_cnn": ((24, 16), (1, 1, 6)),
     "resnet50": ((4, 2), (1, 1, 3)),
     "vit_b_16": ((3, 1), (1, 1, 2)),
 }
@@ -156,7 +156,7 @@ def _demo(root: Path, encoder: str) -> Profile:
         image_size=32,
         phases=phases,
         lr_finetune=3e-4,
-        mc_samples=20,
+        mc_samples=10,
         probe_every=4,
     )
 

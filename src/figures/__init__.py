@@ -4,7 +4,7 @@ Each function draws and returns one figure; `show` saves it and shows it in a no
 of maps and of the audit live with `src.map` and `audit`.
 """
 
-from src.figures.canvas import samples, save, show
+from src.figures.canvas import redraw, samples, save, show
 from src.figures.detection import (
     SCORE_NAMES,
     extremes,
@@ -35,6 +35,7 @@ __all__ = [
     "msp_both_ways",
     "pretraining_curves",
     "project",
+    "redraw",
     "rejection_curves",
     "reliability_diagram",
     "roc",

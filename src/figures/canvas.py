@@ -1,5 +1,6 @@
 """The canvas that every figure is drawn on, and how it is saved and shown."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -32,6 +33,19 @@ def show(figure: Figure, path: str | Path, coordinates: pd.DataFrame | None = No
     folders = [folder for folder in (Path.cwd(), REPOSITORY) if saved.is_relative_to(folder)]
     print(saved.relative_to(folders[0]) if folders else saved)
     return figure
+
+
+def redraw() -> Callable[[Figure], None]:
+    """In a notebook: what shows each figure it is given in place of the one before."""
+    from IPython.display import DisplayHandle
+
+    handle, shown = DisplayHandle(), []
+
+    def show_instead(figure: Figure) -> None:
+        (handle.update if shown else handle.display)(figure)
+        shown[:] = [figure]
+
+    return show_instead
 
 
 def axes_grid(

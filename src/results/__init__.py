@@ -3,6 +3,14 @@
 `python -m src.results [FOLDER]` prints the table of the runs whose records lie there.
 """
 
+from src.results.answers import (
+    against,
+    answers,
+    detection,
+    did_it_help,
+    paired_difference,
+    which_score_works,
+)
 from src.results.records import metrics_as_json, read_records, wilson, write_record
 from src.results.study import DATA_NAMES, ENCODER_NAMES, METRICS, MISSING, SCRATCH, STUDY
 from src.results.tables import (
@@ -22,15 +30,21 @@ __all__ = [
     "MISSING",
     "SCRATCH",
     "STUDY",
+    "against",
+    "answers",
     "beside_study",
     "both_readings",
+    "detection",
+    "did_it_help",
     "differences",
     "longest_projection",
     "metrics_as_json",
+    "paired_difference",
     "read_records",
     "runs_table",
     "separation_table",
     "sort_key",
+    "which_score_works",
     "wilson",
     "write_record",
 ]
