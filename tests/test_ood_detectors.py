@@ -381,6 +381,6 @@ def test_the_table_names_every_detector_with_its_formula_and_paper():
 
 
 def test_the_readme_shows_every_detector_as_the_code_has_it():
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[1] / "docs/ood.md").read_text()
     for row in detector_table().reset_index().itertuples(index=False):
         assert f"| {' | '.join(row)} |\n" in readme
