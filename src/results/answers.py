@@ -62,16 +62,19 @@ def which_score_works(detection: dict[str, Any]) -> str:
 
     Args:
         detection: `names` of the two sets, `auroc` (score → [value, low, high]) and `difference`
-            (AUROC of mutual information minus that of 1 − MSP on the same images, likewise).
+            (AUROC of mutual information minus that of 1 − MSP on the same images, likewise; None
+            where they are too few for an interval).
     """
     known, unknown = detection["names"]
     areas = {name: _area(values) for name, values in detection["auroc"].items()}
-    value, low, high = detection["difference"]
     first = (
         f"{unknown} is told from {known} by mutual information with AUROC "
         f"{areas['mutual_information']}, by 1 − MSP with {areas['one_minus_msp']}, and by eight "
         f"pixel statistics without a network with {areas['pixel_mahalanobis']}."
     )
+    if detection["difference"] is None:
+        return f"{first} Which of the two is better {NOTHING}: they are too few."
+    value, low, high = detection["difference"]
     difference = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
     if low > 0:
         return f"{first} Mutual information is ahead here, by {difference}."
@@ -85,12 +88,13 @@ def detection(evaluation: Evaluation, known: str, unknown: str) -> dict[str, Any
     pair = ["mutual_information", "one_minus_msp"]
     compared = compare(evaluation.id_scores[pair], evaluation.ood_scores[pair])
     (ahead, _), (value, low, high) = compared.index[0], compared.iloc[0].tolist()
+    difference = [value, low, high] if ahead == pair[0] else [-value, -high, -low]
     area = evaluation.table.xs("auroc", level="metric")
     scores = [*pair, "pixel_mahalanobis"]
     return {
         "names": [known, unknown],
         "auroc": {name: area.loc[name, ["value", "low", "high"]].tolist() for name in scores},
-        "difference": [value, low, high] if ahead == pair[0] else [-value, -high, -low],
+        "difference": None if math.isnan(low) else difference,
     }
 
 
