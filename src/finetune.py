@@ -130,7 +130,7 @@ def starting_points(
         known = name in schedules
         file = models / (checkpoints.contrastive_alias(schedules[name]) if known else name)
         _, metadata = checkpoints.load_encoder(file, expect=encoder)
-        arm = f"pretrained {metadata['config']['epochs']}"
+        arm = f"pretrained {metadata['config'].get('epochs', 'elsewhere')}"
         arms[arm if arm not in arms else f"{arm} ({file.stem})"] = file
     return arms
 
@@ -141,7 +141,8 @@ def starting_encoder(config: FinetuneConfig, pretrained: str | Path | None) -> n
     shape = (config.encoder, config.in_channels, config.image_size, config.dropout)
     encoder = build_encoder(*shape, imagenet=pretrained == IMAGENET)
     if pretrained and pretrained != IMAGENET:
-        source, _ = checkpoints.load_encoder(pretrained, expect=config.encoder)
+        source, metadata = checkpoints.load_encoder(pretrained, expect=config.encoder)
+        checkpoints.check_fits(metadata, vars(config), pretrained)
         checkpoints.restore(encoder, source.state_dict(), pretrained)
     return encoder
 
@@ -219,16 +220,14 @@ def finetune(
         return _finish(loop, out, *_accuracy(model, images, labels, split.test, runtime))
 
 
-def _on_device(
-    images: np.ndarray, labels: np.ndarray, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    return to_device_if_it_fits(images, device), torch.as_tensor(labels, device=device)
-
-
 def _optimizer(model: Classifier, config: FinetuneConfig) -> torch.optim.Optimizer:
     # one group a stage from the first step: a stage that opens later finds its Adam state in place
     groups = [{"params": list(stage.parameters())} for stage in model.stages]
     return torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def _on_device(images: np.ndarray, labels: np.ndarray, device: torch.device) -> list[Tensor]:
+    return [to_device_if_it_fits(images, device), torch.as_tensor(labels, device=device)]
 
 
 def _labelled(images: Tensor, targets: Tensor, rows_S_n: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -255,11 +254,10 @@ def _checked(
     split = Split(*check_split(split.train, split.val, split.test, len(images)))
     # of one image of 32 pixels ResNet-50's last batch norm sees one value a channel
     least = 2 if config.encoder == "resnet50" and config.image_size <= 32 else 1
-    if not least <= config.batch_size <= len(split.train):
-        raise ValueError(
-            f"batch_size {config.batch_size} for {len(split.train)} training images: choose from"
-            f" {least} to {len(split.train)}"
-        )
+    size, count = config.batch_size, len(split.train)
+    if not least <= size <= count:
+        limits = f"choose from {least} to {count}"
+        raise ValueError(f"batch_size {size} for {count} training images: {limits}")
     if len(np.unique(labels[split.train])) < 2:
         raise ValueError("the training images are all of one class: there is nothing to tell apart")
     return images, labels, split
