@@ -191,7 +191,7 @@ def finetune(
         Stopped: a signal came; the run is saved.
     """
     out, runtime = Path(out), settings.runtime or pick()
-    images, labels, split = _checked(images, labels, split, classes, config)
+    images, labels, split = check_training(images, labels, split, classes, config)
     model = _starting_classifier(config, len(classes), pretrained)
     model = model.to(runtime.device, memory_format=torch.channels_last)
     data, targets = _on_device(images, labels, runtime.device)
@@ -244,9 +244,10 @@ def _accuracy(
     return float((logits.argmax(1) == labels[rows]).mean()), logits
 
 
-def _checked(
+def check_training(
     images: np.ndarray, labels: np.ndarray, split: Split, classes: list[str], config: FinetuneConfig
 ) -> tuple[np.ndarray, np.ndarray, Split]:
+    """What `finetune` trains on, or the ValueError that it would raise before."""
     check_config(config)
     check_statistics(config.in_channels)
     images = check_images(images, channels=config.in_channels)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from PIL import Image
-from rasterio.transform import from_origin
+from rasterio import Affine
 from tqdm.auto import tqdm
 
 from src.data.demo.aerial import KINDS, aerial_picture, foreign
@@ -157,7 +157,8 @@ def _write_patch(folder: Path, rng: RNG, number: int) -> None:
     folder.mkdir(parents=True)
     left, top = 300_000 + 1200 * (number % 75), 5_300_000 - 1200 * (number // 75)
     for name, band in twelve_bands(simulate_sensor(rng, scene)).items():
-        place = from_origin(left, top, 1200 / len(band), 1200 / len(band))
+        pixel = 1200 / len(band)
+        place = Affine(pixel, 0, left, 0, -pixel, top)
         _write_geotiff(folder / f"{folder.name}_{name}.tif", band[None], transform=place)
     metadata = {
         "labels": sorted(labels),
@@ -226,7 +227,7 @@ def _write_geotiff(file: Path, bands: np.ndarray, **options: Any) -> None:
         "height": height,
         "width": width,
         "crs": rasterio.CRS.from_epsg(CRS),
-        "transform": from_origin(300_000, 5_300_000, 10, 10),
+        "transform": Affine(10, 0, 300_000, 0, -10, 5_300_000),
     }
     with rasterio.open(file, "w", **{**profile, **options}) as image:
         image.write(bands)
