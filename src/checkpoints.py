@@ -210,14 +210,25 @@ def load_encoder(path: str | Path, expect: str | None = None) -> tuple[nn.Module
         CheckpointError: unusable file (see `load`), no encoder in it, or another than `expect`.
     """
     state, metadata = load(path)
-    if "encoder" not in state:
-        raise CheckpointError(
-            f"{path} holds no encoder but {sorted(map(str, state))}: expected a pretraining"
-            " checkpoint"
-        )
+    _expect(state, "encoder", path, "a pretraining")
     encoder = _build(metadata, path, expect)
     restore(encoder, state["encoder"], path)
     return encoder.eval(), metadata
+
+
+def check_fits(metadata: dict[str, Any], config: dict[str, Any], path: str | Path) -> None:
+    """Raise CheckpointError where an encoder takes other images than a config has.
+
+    Bands count for all encoders, the size for the ViT alone: it has a position for each patch.
+    """
+    sized = ("image_size",) if config["encoder"].startswith("vit") else ()
+    for key in ("in_channels", *sized):
+        was, now = metadata["config"][key], config[key]
+        if was != now:
+            raise CheckpointError(
+                f"{path} is of {key} {was}, fine-tuning asks for {now} (size mismatch): set"
+                f" {key.upper()} = {was}, or pretrain anew"
+            )
 
 
 def load_classifier(
@@ -230,11 +241,7 @@ def load_classifier(
             `expect`.
     """
     state, metadata = load(path)
-    if "classifier" not in state:
-        raise CheckpointError(
-            f"{path} holds no classifier but {sorted(map(str, state))}: expected a fine-tuning"
-            " checkpoint"
-        )
+    _expect(state, "classifier", path, "a fine-tuning")
     encoder, classes = _build(metadata, path, expect), metadata.get("classes")
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if not named or not 1 <= len(classes) <= MOST_CLASSES:
@@ -245,6 +252,12 @@ def load_classifier(
     classifier = Classifier(encoder, len(classes), metadata["config"]["dropout"])
     restore(classifier, state["classifier"], path)
     return classifier.eval(), metadata
+
+
+def _expect(state: dict[str, Any], part: str, path: str | Path, kind: str) -> None:
+    if part not in state:
+        held = sorted(map(str, state))
+        raise CheckpointError(f"{path} holds no {part} but {held}: expected {kind} checkpoint")
 
 
 def best_classifier(folder: str | Path) -> Path:

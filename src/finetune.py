@@ -140,7 +140,7 @@ def finetune(
         Stopped: a signal came; the run is saved.
     """
     out, runtime = Path(out), settings.runtime or pick()
-    images, labels, split = _checked(images, labels, split, classes, config)
+    images, labels, split = check_training(images, labels, split, classes, config)
     model = starting_classifier(config, len(classes), pretrained)
     model = model.to(runtime.device, memory_format=torch.channels_last)
     data, targets = _on_device(images, labels, runtime.device)
@@ -170,16 +170,14 @@ def finetune(
         return _finish(loop, out, *_accuracy(model, images, labels, split.test, runtime))
 
 
-def _on_device(
-    images: np.ndarray, labels: np.ndarray, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    return to_device_if_it_fits(images, device), torch.as_tensor(labels, device=device)
-
-
 def _optimizer(model: Classifier, config: FinetuneConfig) -> torch.optim.Optimizer:
     # one group a stage from the first step: a stage that opens later finds its Adam state in place
     groups = [{"params": list(stage.parameters())} for stage in model.stages]
     return torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def _on_device(images: np.ndarray, labels: np.ndarray, device: torch.device) -> list[Tensor]:
+    return [to_device_if_it_fits(images, device), torch.as_tensor(labels, device=device)]
 
 
 def _labelled(images: Tensor, targets: Tensor, rows_S_n: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -197,9 +195,10 @@ def _accuracy(
     return float((logits.argmax(1) == labels[rows]).mean()), logits
 
 
-def _checked(
+def check_training(
     images: np.ndarray, labels: np.ndarray, split: Split, classes: list[str], config: FinetuneConfig
 ) -> tuple[np.ndarray, np.ndarray, Split]:
+    """What `finetune` trains on, or the ValueError that it would raise before."""
     check_config(config)
     check_statistics(config.in_channels)
     images = check_images(images, channels=config.in_channels)
@@ -207,11 +206,10 @@ def _checked(
     split = Split(*check_split(split.train, split.val, split.test, len(images)))
     # of one image of 32 pixels ResNet-50's last batch norm sees one value a channel
     least = 2 if config.encoder == "resnet50" and config.image_size <= 32 else 1
-    if not least <= config.batch_size <= len(split.train):
-        raise ValueError(
-            f"batch_size {config.batch_size} for {len(split.train)} training images: choose from"
-            f" {least} to {len(split.train)}"
-        )
+    size, count = config.batch_size, len(split.train)
+    if not least <= size <= count:
+        limits = f"choose from {least} to {count}"
+        raise ValueError(f"batch_size {size} for {count} training images: {limits}")
     if len(np.unique(labels[split.train])) < 2:
         raise ValueError("the training images are all of one class: there is nothing to tell apart")
     return images, labels, split

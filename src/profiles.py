@@ -208,6 +208,8 @@ def read_parameters(names: dict[str, Any]) -> None:
         if name in AS_TEXT and isinstance(value, str):
             names[name] = value = _from_text(value, name)
         _check_parameter(value, name)
+    if names.get("SCRATCH") is False and not names["PRETRAINED"]:
+        raise ValueError("SCRATCH = False and PRETRAINED = []: there is nothing to train")
 
 
 def _check_parameter(value: Any, name: str) -> None:

@@ -382,6 +382,7 @@ UNSOUND = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 @pytest.mark.parametrize("state", UNSOUND.values(), ids=UNSOUND)
 @pytest.mark.parametrize("kind", ["encoder", "classifier"])
 def test_weights_that_no_training_leaves_are_refused(tmp_path, state, kind):

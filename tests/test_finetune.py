@@ -459,6 +459,16 @@ def test_pretrained_weights_for_other_channels_are_refused(tmp_path):
         run(tmp_path / "models", pretrained=checkpoints.save(tmp_path / "a.pth", state, about))
 
 
+def test_a_vit_pretrained_at_another_size_is_refused_with_both_sizes(tmp_path):
+    config = {"encoder": "vit_b_16", "in_channels": 3, "image_size": 32, "dropout": 0.1}
+    known = {"config": config}
+    with pytest.raises(CheckpointError, match=r"a\.pth is of image_size 32, .* asks for 16"):
+        checkpoints.check_fits(known, {**config, "image_size": 16}, "a.pth")
+    checkpoints.check_fits(known, config, "a.pth")
+    # the others pool over whatever is left
+    checkpoints.check_fits(known, {**config, "encoder": "resnet50", "image_size": 16}, "a.pth")
+
+
 def test_missing_pretrained_weights_are_named_not_replaced_by_random_ones(tmp_path):
     with pytest.raises(CheckpointError, match=r"no checkpoint .*best_contrastive_model_50Ep\.pth"):
         run(tmp_path, pretrained=tmp_path / "best_contrastive_model_50Ep.pth")

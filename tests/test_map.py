@@ -6,6 +6,7 @@ import shutil
 import time
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 
 import killable
 import matplotlib.pyplot as plt
@@ -463,6 +464,29 @@ def unreadable(path, row):
 def fragile(scene):
     """Writes a scene that `unreadable` can break."""
     return lambda values: scene(values, compress="deflate", blockysize=8)
+
+
+def test_two_processes_do_not_make_one_map(scene, files, thresholds, tmp_path):
+    path, folder = scene(numbers(40, 40)), tmp_path / "out/.unfinished"
+    folder.mkdir(parents=True)
+    process = killable.start(killable.hold, folder)
+    while not (folder / "held").exists():
+        time.sleep(0.005)
+    with pytest.raises(DataError, match="another process is making this map"):
+        run(path, files, thresholds, tmp_path / "out")
+    process.kill()
+    process.join()
+    assert run(path, files, thresholds, tmp_path / "out")["tiles"] == 9
+
+
+@pytest.mark.parametrize("threshold", [np.nan, np.inf])
+def test_a_threshold_that_nothing_is_above_is_refused(files, thresholds, tmp_path, threshold):
+    spoilt = replace(
+        thresholds, metadata={**thresholds.metadata, "thresholds": {"energy": threshold}}
+    )
+    file = spoilt.save(tmp_path / "t.npz")
+    with pytest.raises(DataError, match="the threshold of energy is no number"):
+        Thresholds.load(file, files / "c.pth")
 
 
 def test_strips_are_read_one_at_a_time_and_never_twice(

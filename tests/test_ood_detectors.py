@@ -1,5 +1,6 @@
 """Every detector against pytorch-ood, by hand, on a closed form, on a toy, and on broken input."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -384,3 +385,67 @@ def test_the_readme_shows_every_detector_as_the_code_has_it():
     readme = (Path(__file__).parents[1] / "docs/ood.md").read_text()
     for row in detector_table().reset_index().itertuples(index=False):
         assert f"| {' | '.join(row)} |\n" in readme
+
+
+# --- whatever precision comes in ---
+
+
+@pytest.fixture(scope="module")
+def sure_passes():
+    """Passes that nearly agree, on images of which half are strange."""
+    rng = np.random.default_rng(0)
+    logits = 8 * np.eye(4)[rng.integers(0, 4, 200)]
+    noise = np.where(np.arange(200) < 100, 0.02, 0.05)[:, None]
+    return log_softmax(logits + noise * rng.normal(size=(20, 200, 4)), axis=-1)
+
+
+HALF = {
+    "float16": lambda x: x.astype(np.float16),
+    "float32": lambda x: x.astype(np.float32),
+    "torch": lambda x: torch.from_numpy(x).float(),
+    "bfloat16": lambda x: torch.from_numpy(x).bfloat16(),
+    "list": lambda x: x.astype(np.float16).tolist(),
+}
+OF_ARRAYS = [name for name, d in DETECTORS.items() if d.needs in ("MC samples", "logits")]
+
+
+@pytest.mark.parametrize("spell", HALF.values(), ids=HALF)
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_scores_are_worked_out_in_float64_whatever_comes_in(sure_passes, name, spell):
+    given = sure_passes if DETECTORS[name].needs == "MC samples" else sure_passes[0]
+    given = spell(given)
+    wide = np.asarray(given.double() if torch.is_tensor(given) else given, np.float64)
+    np.testing.assert_array_equal(DETECTORS[name].score(given), DETECTORS[name].score(wide))
+    assert DETECTORS[name].score(given).dtype == np.float64
+
+
+@pytest.mark.filterwarnings("error")
+def test_half_precision_costs_the_mutual_information_little(sure_passes):
+    logits = sure_passes[0]
+    given = sure_passes, HALF["float16"](sure_passes)
+    whole, half = (scores(log_probs, logits)["mutual_information"] for log_probs in given)
+    exact, found = (metrics(s[:100], s[100:], bootstrap=1)["value"]["auroc"] for s in (whole, half))
+    assert exact > 0.95 and found > exact - 0.02
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, nullcontext])
+@pytest.mark.parametrize("default", [torch.float32, torch.float64, torch.bfloat16])
+def test_odin_and_samples_do_not_depend_on_what_the_caller_has_switched(context, default):
+    torch.manual_seed(0)
+    model = Classifier(build_encoder("custom_cnn", image_size=16), CLASSES).eval()
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    expected = odin(model, images, FLOAT32), embed(model, images, 16, FLOAT32)
+    torch.set_default_dtype(default)
+    try:
+        with context():
+            found = odin(model, images, FLOAT32), embed(model, images, 16, FLOAT32)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_odin_takes_twelve_bands():
+    model = Classifier(build_encoder("custom_cnn", 12, 16), CLASSES).eval()
+    images = np.random.default_rng(0).integers(0, 4000, (6, 16, 16, 12)).astype(np.uint16)
+    assert np.isfinite(odin(model, images, FLOAT32)).all()

@@ -276,7 +276,8 @@ def test_a_shown_figure_is_saved_with_its_coordinates_and_its_place_is_printed(
     coordinates = pd.DataFrame({"x": [0.12345]})
     assert figures.show(figure, tmp_path / "new/folder/a.png", coordinates) is figure
     assert capsys.readouterr().out == "new/folder/a.png\n"
-    assert Image.open("new/folder/a.png").size > (100, 100)
+    with Image.open("new/folder/a.png") as image:
+        assert image.size > (100, 100)
     assert (tmp_path / "new/folder/a.csv").read_text() == "x\n0.1235\n"
     figures.show(figure, "b.png")
     monkeypatch.chdir(tmp_path / "new")

@@ -144,5 +144,10 @@ def test_papermill_itself_is_stopped(tmp_path):
         )
 
 
+def test_no_arm_at_all_is_nothing_to_train():
+    with pytest.raises(ValueError, match="nothing to train"):
+        read_parameters({**parameters("05"), "SCRATCH": False, "PRETRAINED": []})
+
+
 def test_zero_is_a_value():
     assert [given(value, 5) for value in (None, 0, 0.0, [], 7)] == [5, 0, 0.0, [], 7]

@@ -39,7 +39,7 @@ def starting_points(
         known = name in schedules
         file = models / (checkpoints.contrastive_alias(schedules[name]) if known else name)
         _, metadata = checkpoints.load_encoder(file, expect=encoder)
-        arm = f"pretrained {metadata['config']['epochs']}"
+        arm = f"pretrained {metadata['config'].get('epochs', 'elsewhere')}"
         arms[arm if arm not in arms else f"{arm} ({file.stem})"] = file
     return arms
 
@@ -50,7 +50,8 @@ def starting_encoder(config: "FinetuneConfig", pretrained: str | Path | None) ->
     shape = (config.encoder, config.in_channels, config.image_size, config.dropout)
     encoder = build_encoder(*shape, imagenet=pretrained == IMAGENET)
     if pretrained and pretrained != IMAGENET:
-        source, _ = checkpoints.load_encoder(pretrained, expect=config.encoder)
+        source, metadata = checkpoints.load_encoder(pretrained, expect=config.encoder)
+        checkpoints.check_fits(metadata, vars(config), pretrained)
         checkpoints.restore(encoder, source.state_dict(), pretrained)
     return encoder
 

@@ -116,7 +116,8 @@ class Thresholds:
         if not path.is_file():
             raise DataError(f"no thresholds {path}: {REMEDY}")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # opened here: numpy leaves what it cannot read open
+            with open(path, "rb") as bytes_, np.load(bytes_, allow_pickle=False) as file:
                 metadata = json.loads(str(file["about"]))
                 return cls(metadata, file["features"], file["labels"], file["pixels"])
         except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:

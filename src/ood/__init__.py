@@ -15,7 +15,7 @@ from src.ood.confidence import (
 )
 from src.ood.detectors import DETECTORS, detector_table, scores
 from src.ood.evaluation import Evaluation, compare, evaluate, metrics
-from src.ood.feature_detectors import Train, mahalanobis
+from src.ood.feature_detectors import Train, check_neighbours, mahalanobis
 from src.ood.outputs import mc_dropout, penultimate, pixel_statistics
 from src.ood.prediction_detectors import entropy, odin
 from src.ood.settings import (
@@ -37,6 +37,7 @@ __all__ = [
     "Train",
     "accuracy_rejection",
     "calibration",
+    "check_neighbours",
     "compare",
     "controls",
     "detector_table",

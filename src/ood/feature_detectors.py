@@ -57,6 +57,15 @@ class Train:
 NEIGHBOURS = 50  # of the kNN detector
 
 
+def check_neighbours(count: int) -> None:
+    """Raise ValueError where so few training images have no neighbour of that number."""
+    if count < NEIGHBOURS:
+        raise ValueError(
+            f"{count} training images: the distance to the {NEIGHBOURS}th nearest needs as many;"
+            " take more (a smaller STEP), or leave out train_labels"
+        )
+
+
 def knn(train: Train, features_N_D: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
     """Distance to the k-th neighbour; 50 as the paper has it for ten classes.
 

@@ -4,6 +4,7 @@ What `src.data.demo.paint` paints is written in the real sets' formats, as BigEa
 EuroSAT JPEGs and GeoTIFFs and UC Merced TIFFs, so that the demo takes the road real data takes.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -58,16 +59,17 @@ def make_demo(
         "eurosat_per_class": eurosat_per_class,
         "ucmerced_per_class": ucmerced_per_class,
     }
-    if _is_made(root, arguments):
-        return root
     folder = root.with_name(f"{root.name}.partial")
-    # of two that want it first, one makes it, and the other waits and finds it
-    with locked(folder / "lock", "making the demo data", WAIT):
-        try:
+    while not _is_made(root, arguments):
+        with contextlib.ExitStack() as stack:
+            # of two that want it first, one makes it, and the other waits and finds it
+            try:
+                stack.enter_context(locked(folder / "lock", "making the demo data", WAIT))
+            except FileNotFoundError:  # the lock went with the folder of who had it
+                continue
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
             if not _is_made(root, arguments):
                 _replace(root, folder / "made", arguments, progress)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     return root
 
 
@@ -156,7 +158,8 @@ def _write_patch(folder: Path, rng: RNG, number: int) -> None:
     folder.mkdir(parents=True)
     left, top = 300_000 + 1200 * (number % 75), 5_300_000 - 1200 * (number // 75)
     for name, band in twelve_bands(simulate_sensor(rng, scene)).items():
-        place = from_origin(left, top, 1200 / len(band), 1200 / len(band))
+        pixel = 1200 / len(band)
+        place = Affine(pixel, 0, left, 0, -pixel, top)
         _write_geotiff(folder / f"{folder.name}_{name}.tif", band[None], transform=place)
     metadata = {
         "labels": sorted(labels),
