@@ -7,9 +7,10 @@ more (a sum over a large tensor is two).
 
 import collections
 import contextlib
-import traceback
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -69,12 +70,11 @@ class Counted(TorchDispatchMode):
 
     def waited(self, what: str) -> None:
         """Note that the host waits here."""
-        ours = [
-            frame
-            for frame in traceback.extract_stack()
-            if frame.filename.startswith(str(ROOT / "src"))
-        ]
-        where = f"{Path(ours[-1].filename).relative_to(ROOT)}:{ours[-1].name}" if ours else "?"
+        frame = sys._getframe(1)
+        while frame and not frame.f_code.co_filename.startswith(str(ROOT / "src")):
+            frame = frame.f_back
+        code = frame and frame.f_code
+        where = f"{Path(code.co_filename).relative_to(ROOT)}:{code.co_name}" if code else "?"
         self.waits[f"{what}: {where}"] += 1
 
     @property
@@ -159,35 +159,58 @@ def _swap(one: Tensor, other: Tensor) -> None:
 
 
 @torch.no_grad()
-def _backward(loss: Tensor, **options) -> None:
-    """As torch's engine, which asks a real GPU for its streams: the same functions of the graph."""
-    root, graph, waiting = loss.grad_fn, [loss.grad_fn], collections.Counter()
+def _gradients(loss: Tensor) -> dict[Tensor, Tensor]:
+    """Leaf → gradient. torch's own engine asks a real GPU for its streams; this one calls the same
+    functions of the graph, in an order that it may call them in.
+    """
+    graph, waiting, found = [loss.grad_fn], collections.Counter(), {}
     for node in graph:
-        for following in {following for following, _ in node.next_functions if following}:
+        for following in _following(node):
             waiting[following] += 1
             if waiting[following] == 1:
                 graph.append(following)
     received = {node: [None] * len(node._input_metadata) for node in graph}
-    received[root][0], ready = torch.ones_like(loss), [root]
+    received[loss.grad_fn][0], ready = torch.ones_like(loss), [loss.grad_fn]
     while ready:
         node = ready.pop()
-        if hasattr(node, "variable"):  # a weight
-            node.variable.grad = received.pop(node)[0]
+        given = received.pop(node)
+        if hasattr(node, "variable"):
+            found[node.variable] = given[0]
             continue
-        made = node(*received.pop(node))
-        pairs = zip(node.next_functions, made if isinstance(made, tuple) else (made,), strict=True)
-        for (following, number), gradient in pairs:
+        made = node(*given)
+        made = made if isinstance(made, tuple) else (made,)
+        for (following, number), gradient in zip(node.next_functions, made, strict=True):
             if following and gradient is not None:
-                before = received[following][number]
-                received[following][number] = gradient if before is None else before + gradient
-        for following in {following for following, _ in node.next_functions if following}:
+                _receive(received[following], number, gradient, following._input_metadata[number])
+        for following in _following(node):
             waiting[following] -= 1
             if not waiting[following]:
                 ready.append(following)
+    return found
+
+
+def _receive(received: list[Tensor | None], number: int, gradient: Tensor, expected: Any) -> None:
+    if gradient.shape != expected.shape:  # of what was expanded
+        gradient = gradient.sum_to_size(expected.shape)
+    gradient, before = gradient.to(expected.dtype), received[number]
+    received[number] = gradient if before is None else before + gradient
+
+
+def _following(node: object) -> set:
+    return {following for following, _ in node.next_functions if following}
+
+
+def _backward(loss: Tensor, **options) -> None:
+    for leaf, gradient in _gradients(loss).items():
+        leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+
+
+def _grad(loss: Tensor, leaf: Tensor) -> tuple[Tensor]:
+    return (_gradients(loss)[leaf],)
 
 
 def _of_tensors(counted: Counted) -> Iterator[tuple[object, str, object]]:
-    """Pinned memory is any that is noted as pinned; numbers that fake tensors lack are 0."""
+    """Pinned memory is any that is noted as pinned; numbers that fake tensors lack are any."""
     new_empty, real_numpy, real_item, kept = torch.empty, Tensor.numpy, Tensor.item, []
 
     def pinned(tensor: Tensor) -> Tensor:
@@ -203,7 +226,8 @@ def _of_tensors(counted: Counted) -> Iterator[tuple[object, str, object]]:
         if not isinstance(tensor, FakeTensor):
             return real_numpy(tensor, **options)
         with unset_fake_temporarily():
-            return real_numpy(torch.zeros(tuple(tensor.shape), dtype=tensor.dtype))
+            made = torch.linspace(0.1, 0.9, tensor.numel()).view(tuple(tensor.shape))
+            return real_numpy(made.to(tensor.dtype))
 
     def item(tensor: Tensor):
         if not isinstance(tensor, FakeTensor):
@@ -214,6 +238,7 @@ def _of_tensors(counted: Counted) -> Iterator[tuple[object, str, object]]:
 
     yield torch.utils, "swap_tensors", _swap
     yield Tensor, "backward", _backward
+    yield torch.autograd, "grad", _grad
     yield torch, "empty", empty
     yield Tensor, "pin_memory", lambda tensor, device=None: pinned(tensor.clone())
     yield Tensor, "numpy", numpy
