@@ -18,6 +18,7 @@ from src.augmentations.evaluation_transform import prepare
 from src.augmentations.transfer import to_device
 from src.data.splits import Split
 from src.encoders import Classifier, build_encoder
+from src.encoders.recomputation import recompute_activations
 from src.probes import embed
 from src.runs import Run, RunSettings, fingerprint, weights_fingerprint
 from src.runs.batches import batches, to_device_if_it_fits
@@ -147,11 +148,14 @@ def starting_encoder(config: FinetuneConfig, pretrained: str | Path | None) -> n
 
 
 def _starting_classifier(
-    config: FinetuneConfig, classes: int, pretrained: str | Path | None
+    config: FinetuneConfig, classes: int, pretrained: str | Path | None, runtime: Runtime
 ) -> Classifier:
     encoder = starting_encoder(config, pretrained)
+    if runtime.recompute:
+        recompute_activations(encoder)
     torch.manual_seed(seed_of(config.seed, 1))  # the same head for every arm of one seed
-    return Classifier(encoder, classes, config.dropout)
+    model = Classifier(encoder, classes, config.dropout)
+    return model.to(runtime.device, memory_format=torch.channels_last)
 
 
 # --- the run ---
@@ -192,8 +196,7 @@ def finetune(
     """
     out, runtime = Path(out), settings.runtime or pick()
     _check(labels, split, classes, config)
-    model = _starting_classifier(config, len(classes), pretrained)
-    model = model.to(runtime.device, memory_format=torch.channels_last)
+    model = _starting_classifier(config, len(classes), pretrained, runtime)
     data = to_device_if_it_fits(images, runtime.device)
     targets = torch.as_tensor(labels, device=runtime.device)
     train_rows, steps = torch.as_tensor(split.train), len(split.train) // config.batch_size

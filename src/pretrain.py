@@ -123,20 +123,18 @@ def pretrain(
     world = init_distributed(runtime.device)
     _check(images, config, world)
     encoder, head, model = _build(config, runtime, world)
-    optimizer = _optimizer(model, config)
     step_functions = cache(partial(compiled, model, hooks.loss, runtime, _shape(config, world)))
     augment = SimCLRAugmentation(config.image_size, **config.augmentation)
     how = {"augment": augment, "world": world, "dtype": runtime.dtype, "pairs": hooks.pairs}
     data, steps = to_device_if_it_fits(images, runtime.device), len(images) // config.batch_size
-    schedule = _schedule(config, steps)
 
     def validate(epoch: int) -> Row:
         due = epoch % probe_every == 0 or epoch == config.epochs
         return {"knn": probe(encoder)} if probe and due and world.first else {}
 
     with _run(images, config, out, settings, world) as run, runtime.reproducible():
-        parts = {"encoder": encoder, "projection": head}
-        loop = Loop(run, parts, optimizer, schedule, monitor="loss", views=2)
+        parts, schedule = {"encoder": encoder, "projection": head}, _schedule(config, steps)
+        loop = Loop(run, parts, _optimizer(model, config), schedule, monitor="loss", views=2)
         for epoch in loop.epochs(settings.resume, lambda: {"epoch": 0, "knn": None} | validate(0)):
             model.train()
             network, loss = step_functions()

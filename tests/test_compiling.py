@@ -67,7 +67,7 @@ def test_a_run_stopped_in_the_middle_of_a_block_of_views_ends_as_one_without_blo
 
 @pytest.fixture
 def eager_graphs(monkeypatch):
-    """Graphs are made and run as they are: compiling C++ takes half a minute, and is torch's own."""
+    """Graphs are made and run as they are: compiling them takes half a minute."""
     calls = []
 
     def compile(function, **how):
@@ -130,7 +130,7 @@ def network(name, size=32, recompute=False):
 
 def stepped(model, saved=None):
     """Loss, and state and gradients after one step, of a model in training."""
-    both = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    both = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(2)  # dropout's
     loss = nt_xent(*model.train()(both).chunk(2))
     loss.backward()
@@ -139,7 +139,9 @@ def stepped(model, saved=None):
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_recomputed_activations_change_no_loss_no_gradient_and_no_average(name):
-    plain, less = (network(name, recompute=recompute) for recompute in (False, True))
+    plain = network(name)
+    less = copy.deepcopy(plain)
+    recompute_activations(less[0])
     (loss, state, gradients), (loss_less, state_less, gradients_less) = map(stepped, (plain, less))
     assert torch.equal(loss, loss_less)
     assert state.keys() == state_less.keys() and equal(state, state_less)
