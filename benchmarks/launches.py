@@ -7,8 +7,10 @@ more (a sum over a large tensor is two).
 
 import collections
 import contextlib
+import itertools
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,8 +21,16 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.training import ceiling, network
+from src import augmentations
+from src.augmentations import SimCLRAugmentation, blocks
+from src.augmentations.blocks import two_views, views
 from src.augmentations.transfer import constant
+from src.pretrain import PretrainConfig
 from src.runs import batches
+from src.runs.distributed import ALONE
+from src.runs.memory import step_memory
+from src.runs.runtime import pick
 
 ROOT = Path(__file__).resolve().parents[1]
 # operations that launch nothing: another look at the same memory, or memory that is not filled
@@ -243,3 +253,94 @@ def _of_tensors(counted: Counted) -> Iterator[tuple[object, str, object]]:
     yield Tensor, "pin_memory", lambda tensor, device=None: pinned(tensor.clone())
     yield Tensor, "numpy", numpy
     yield Tensor, "item", item
+
+
+# --- tables ---
+
+LAUNCH = 5e-6  # seconds of the host for a launch
+
+
+def table(encoders: tuple[str, ...], batch_sizes: tuple[int, ...]) -> list[dict]:
+    """One row an encoder and batch size: launches a step, and what they allow."""
+    rows, host = [], {pairs: 1000 * host_seconds(pairs) for pairs in (apart, views)}
+    for encoder, batch in itertools.product(encoders, batch_sizes):
+        alone = network_launches(encoder, batch)
+        before, now = (alone + views_launches(batch, pairs) for pairs in (apart, views))
+        rows.append(
+            {
+                "what": f"{encoder}, batch {batch:,}",
+                "network, loss, Adam": round(alone),
+                "views, before": round(before - alone),
+                "views": float(now - alone),
+                "a step, before": round(before),
+                "a step": round(now),
+                "host for views, before, ms": host[apart],
+                "host for views, ms": host[views],
+                "views/s, before": 2 * batch / (before * LAUNCH),
+                "views/s": 2 * batch / (now * LAUNCH),
+            }
+        )
+    return rows
+
+
+def apart(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """As `views`, but not known to work on several steps at once."""
+    return views(*arguments)
+
+
+def network_launches(encoder: str, batch: int) -> int:
+    """Of a step of the network alone: forward, loss, backward, optimizer."""
+    with fake_cuda() as counted:
+        step = ceiling(PretrainConfig(encoder=encoder, batch_size=batch), pick(compile=False))
+        step()
+        before = counted.total
+        step()
+    return counted.total - before
+
+
+def views_launches(batch: int, pairs: Callable) -> float:
+    """Of a step's batch and views, over a whole block of steps where there is one."""
+    steps = STEPS if pairs is views else 1
+    with fake_cuda() as counted:
+        stored = torch.empty(batch, 120, 120, 3, dtype=torch.uint8, device="cuda")
+        rows_S_n = torch.zeros(steps, batch, dtype=torch.int64)
+        given = batches.batches(stored, rows_S_n, torch.device("cuda"))
+        made = two_views(given, (0, 1, 0), SimCLRAugmentation(), ALONE, torch.bfloat16, pairs)
+        collections.deque(made, 0)
+    return counted.total / steps
+
+
+def host_seconds(pairs: Callable) -> float:
+    """A step's views of one image of 8 pixels: there is nothing to compute, what is left is the
+    host's own time.
+    """
+    given = [torch.zeros(1, 8, 8, 3, dtype=torch.uint8).permute(0, 3, 1, 2)] * STEPS
+    augment, seconds = SimCLRAugmentation(8), []
+    with (
+        mock.patch.object(blocks, "IN_BLOCKS", {"cpu"}),
+        mock.patch.object(augmentations, "CPU_CHUNK", 2 * STEPS),
+    ):
+        for _ in range(20):
+            started = time.perf_counter()
+            collections.deque(two_views(given, (0, 1, 0), augment, pairs=pairs), 0)
+            seconds.append((time.perf_counter() - started) / STEPS)
+    return min(seconds)
+
+
+STEPS = 16
+
+
+def memory_table(encoders: tuple[str, ...], batch_sizes: tuple[int, ...]) -> list[dict]:
+    """One row an encoder and size of its views: GB of a step, by batch size, and recomputed."""
+    rows = []
+    for encoder, pixels in itertools.product(encoders, (64, 224)):
+        row: dict[str, Any] = {"what": f"{encoder}, {pixels} px"}
+        for batch, recompute in itertools.product(batch_sizes, (False, True)):
+            config = PretrainConfig(encoder=encoder, image_size=pixels)
+            with fake_cuda():
+                runtime = pick("cuda", recompute=recompute)
+                model = network(config, runtime.device, torch.channels_last)
+                taken = step_memory(model, (2 * batch, 3, pixels, pixels), runtime)
+            row[f"{batch:,}{', recomputed' if recompute else ''}"] = taken / 1e9
+        rows.append(row)
+    return rows

@@ -22,6 +22,7 @@ from src.ood import (
     pixel_statistics,
     scores,
 )
+from src.ood.outputs import dropout_mask
 from src.probes import embed
 from src.runs.runtime import pick
 
