@@ -5,7 +5,7 @@ promises.
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.training import network
+from benchmarks.training import VIEWS, network
 from src.encoders import ENCODERS
 from src.pretrain import PretrainConfig
 
@@ -15,7 +15,6 @@ GPUS = {"H100 SXM": (989e12, 3.35e12), "RTX 3090": (71e12, 0.936e12)}
 REACHED = (
     0.4  # share of the peak that such convolutions reach: a guess, to be replaced by a measurement
 )
-VIEWS = 300 * 269_695 * 2
 
 
 def flops_per_view(encoder: str, batch: int = 4) -> float:

@@ -7,9 +7,12 @@ more (a sum over a large tensor is two).
 
 import collections
 import contextlib
-import traceback
-from collections.abc import Iterator
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -18,8 +21,16 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.training import ceiling, network
+from src import augmentations
+from src.augmentations import SimCLRAugmentation, blocks
+from src.augmentations.blocks import two_views, views
 from src.augmentations.transfer import constant
+from src.pretrain import PretrainConfig
 from src.runs import batches
+from src.runs.distributed import ALONE
+from src.runs.memory import step_memory
+from src.runs.runtime import pick
 
 ROOT = Path(__file__).resolve().parents[1]
 # operations that launch nothing: another look at the same memory, or memory that is not filled
@@ -69,12 +80,11 @@ class Counted(TorchDispatchMode):
 
     def waited(self, what: str) -> None:
         """Note that the host waits here."""
-        ours = [
-            frame
-            for frame in traceback.extract_stack()
-            if frame.filename.startswith(str(ROOT / "src"))
-        ]
-        where = f"{Path(ours[-1].filename).relative_to(ROOT)}:{ours[-1].name}" if ours else "?"
+        frame = sys._getframe(1)
+        while frame and not frame.f_code.co_filename.startswith(str(ROOT / "src")):
+            frame = frame.f_back
+        code = frame and frame.f_code
+        where = f"{Path(code.co_filename).relative_to(ROOT)}:{code.co_name}" if code else "?"
         self.waits[f"{what}: {where}"] += 1
 
     @property
@@ -159,35 +169,58 @@ def _swap(one: Tensor, other: Tensor) -> None:
 
 
 @torch.no_grad()
-def _backward(loss: Tensor, **options) -> None:
-    """As torch's engine, which asks a real GPU for its streams: the same functions of the graph."""
-    root, graph, waiting = loss.grad_fn, [loss.grad_fn], collections.Counter()
+def _gradients(loss: Tensor) -> dict[Tensor, Tensor]:
+    """Leaf → gradient. torch's own engine asks a real GPU for its streams; this one calls the same
+    functions of the graph, in an order that it may call them in.
+    """
+    graph, waiting, found = [loss.grad_fn], collections.Counter(), {}
     for node in graph:
-        for following in {following for following, _ in node.next_functions if following}:
+        for following in _following(node):
             waiting[following] += 1
             if waiting[following] == 1:
                 graph.append(following)
     received = {node: [None] * len(node._input_metadata) for node in graph}
-    received[root][0], ready = torch.ones_like(loss), [root]
+    received[loss.grad_fn][0], ready = torch.ones_like(loss), [loss.grad_fn]
     while ready:
         node = ready.pop()
-        if hasattr(node, "variable"):  # a weight
-            node.variable.grad = received.pop(node)[0]
+        given = received.pop(node)
+        if hasattr(node, "variable"):
+            found[node.variable] = given[0]
             continue
-        made = node(*received.pop(node))
-        pairs = zip(node.next_functions, made if isinstance(made, tuple) else (made,), strict=True)
-        for (following, number), gradient in pairs:
+        made = node(*given)
+        made = made if isinstance(made, tuple) else (made,)
+        for (following, number), gradient in zip(node.next_functions, made, strict=True):
             if following and gradient is not None:
-                before = received[following][number]
-                received[following][number] = gradient if before is None else before + gradient
-        for following in {following for following, _ in node.next_functions if following}:
+                _receive(received[following], number, gradient, following._input_metadata[number])
+        for following in _following(node):
             waiting[following] -= 1
             if not waiting[following]:
                 ready.append(following)
+    return found
+
+
+def _receive(received: list[Tensor | None], number: int, gradient: Tensor, expected: Any) -> None:
+    if gradient.shape != expected.shape:  # of what was expanded
+        gradient = gradient.sum_to_size(expected.shape)
+    gradient, before = gradient.to(expected.dtype), received[number]
+    received[number] = gradient if before is None else before + gradient
+
+
+def _following(node: object) -> set:
+    return {following for following, _ in node.next_functions if following}
+
+
+def _backward(loss: Tensor, **options) -> None:
+    for leaf, gradient in _gradients(loss).items():
+        leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+
+
+def _grad(loss: Tensor, leaf: Tensor) -> tuple[Tensor]:
+    return (_gradients(loss)[leaf],)
 
 
 def _of_tensors(counted: Counted) -> Iterator[tuple[object, str, object]]:
-    """Pinned memory is any that is noted as pinned; numbers that fake tensors lack are 0."""
+    """Pinned memory is any that is noted as pinned; numbers that fake tensors lack are any."""
     new_empty, real_numpy, real_item, kept = torch.empty, Tensor.numpy, Tensor.item, []
 
     def pinned(tensor: Tensor) -> Tensor:
@@ -203,7 +236,8 @@ def _of_tensors(counted: Counted) -> Iterator[tuple[object, str, object]]:
         if not isinstance(tensor, FakeTensor):
             return real_numpy(tensor, **options)
         with unset_fake_temporarily():
-            return real_numpy(torch.zeros(tuple(tensor.shape), dtype=tensor.dtype))
+            made = torch.linspace(0.1, 0.9, tensor.numel()).view(tuple(tensor.shape))
+            return real_numpy(made.to(tensor.dtype))
 
     def item(tensor: Tensor):
         if not isinstance(tensor, FakeTensor):
@@ -214,7 +248,99 @@ def _of_tensors(counted: Counted) -> Iterator[tuple[object, str, object]]:
 
     yield torch.utils, "swap_tensors", _swap
     yield Tensor, "backward", _backward
+    yield torch.autograd, "grad", _grad
     yield torch, "empty", empty
     yield Tensor, "pin_memory", lambda tensor, device=None: pinned(tensor.clone())
     yield Tensor, "numpy", numpy
     yield Tensor, "item", item
+
+
+# --- tables ---
+
+LAUNCH = 5e-6  # seconds of the host for a launch
+
+
+def table(encoders: tuple[str, ...], batch_sizes: tuple[int, ...]) -> list[dict]:
+    """One row an encoder and batch size: launches a step, and what they allow."""
+    rows, host = [], {pairs: 1000 * host_seconds(pairs) for pairs in (apart, views)}
+    for encoder, batch in itertools.product(encoders, batch_sizes):
+        alone = network_launches(encoder, batch)
+        before, now = (alone + views_launches(batch, pairs) for pairs in (apart, views))
+        rows.append(
+            {
+                "what": f"{encoder}, batch {batch:,}",
+                "network, loss, Adam": round(alone),
+                "views, before": round(before - alone),
+                "views": float(now - alone),
+                "a step, before": round(before),
+                "a step": round(now),
+                "host for views, before, ms": host[apart],
+                "host for views, ms": host[views],
+                "views/s, before": 2 * batch / (before * LAUNCH),
+                "views/s": 2 * batch / (now * LAUNCH),
+            }
+        )
+    return rows
+
+
+def apart(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """As `views`, but not known to work on several steps at once."""
+    return views(*arguments)
+
+
+def network_launches(encoder: str, batch: int) -> int:
+    """Of a step of the network alone: forward, loss, backward, optimizer."""
+    with fake_cuda() as counted:
+        step = ceiling(PretrainConfig(encoder=encoder, batch_size=batch), pick(compile=False))
+        step()
+        before = counted.total
+        step()
+    return counted.total - before
+
+
+def views_launches(batch: int, pairs: Callable) -> float:
+    """Of a step's batch and views, over a whole block of steps where there is one."""
+    steps = STEPS if pairs is views else 1
+    with fake_cuda() as counted:
+        stored = torch.empty(batch, 120, 120, 3, dtype=torch.uint8, device="cuda")
+        rows_S_n = torch.zeros(steps, batch, dtype=torch.int64)
+        given = batches.batches(stored, rows_S_n, torch.device("cuda"))
+        made = two_views(given, (0, 1, 0), SimCLRAugmentation(), ALONE, torch.bfloat16, pairs)
+        collections.deque(made, 0)
+    return counted.total / steps
+
+
+def host_seconds(pairs: Callable) -> float:
+    """A step's views of one image of 8 pixels: there is nothing to compute, what is left is the
+    host's own time.
+    """
+    given = [torch.zeros(1, 8, 8, 3, dtype=torch.uint8).permute(0, 3, 1, 2)] * STEPS
+    augment, seconds = SimCLRAugmentation(8), []
+    with (
+        mock.patch.object(blocks, "IN_BLOCKS", {"cpu"}),
+        mock.patch.object(augmentations, "CPU_CHUNK", 2 * STEPS),
+    ):
+        for _ in range(20):
+            started = time.perf_counter()
+            collections.deque(two_views(given, (0, 1, 0), augment, pairs=pairs), 0)
+            seconds.append((time.perf_counter() - started) / STEPS)
+    return min(seconds)
+
+
+STEPS = 16
+
+
+def memory_table(encoders: tuple[str, ...], batch_sizes: tuple[int, ...]) -> list[dict]:
+    """One row an encoder and size of its views: GB of a step, by batch size, and recomputed."""
+    rows = []
+    for encoder, pixels in itertools.product(encoders, (64, 224)):
+        row: dict[str, Any] = {"what": f"{encoder}, {pixels} px"}
+        for batch, recompute in itertools.product(batch_sizes, (False, True)):
+            config = PretrainConfig(encoder=encoder, image_size=pixels)
+            with fake_cuda():
+                runtime = pick("cuda", recompute=recompute)
+                model = network(config, runtime.device, torch.channels_last)
+                taken = step_memory(model, (2 * batch, 3, pixels, pixels), runtime)
+            row[f"{batch:,}{', recomputed' if recompute else ''}"] = taken / 1e9
+        rows.append(row)
+    return rows

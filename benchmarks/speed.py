@@ -6,11 +6,14 @@ the others, three times over.
 """
 
 import argparse
+import itertools
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import estimate, peers, training
+from benchmarks import estimate, launches, peers, training
 from benchmarks.exact_colours import ExactColours
 from benchmarks.timing import by_turns, rows, write
 from src import figures
@@ -31,6 +34,7 @@ from src.augmentations.resampling import to_unit
 from src.encoders import ENCODERS, Classifier, build_encoder
 from src.losses import nt_xent
 from src.ood import mc_dropout
+from src.pretrain import PretrainConfig
 from src.probes import embed
 from src.runs.runtime import Runtime, generator, pick, record
 
@@ -44,6 +48,8 @@ FULL = {
     "encoders": ENCODERS,
     "images": {"custom_cnn": 256, "resnet50": 256, "vit_b_16": 128},
     "batch": 64,
+    "batches": (64, 256, 1024),  # on a GPU, and counted
+    "steps": 9,
 }
 SMALL = FULL | {
     "seconds": 0.3,
@@ -54,6 +60,8 @@ SMALL = FULL | {
     "encoders": ("custom_cnn",),
     "images": {"custom_cnn": 64},
     "batch": 16,
+    "batches": (64,),
+    "steps": 3,
 }
 
 
@@ -287,17 +295,48 @@ print(ours - start, time.perf_counter() - ours)
 
 
 def end_to_end(name: str, size: dict, runtime: Runtime) -> dict:
-    more = (
-        16 if runtime.device.type == "cuda" else 1
-    )  # else an epoch would be over before it has begun
-    images = patches(more * size["images"][name])
-    table = training.end_to_end(images, name, size["batch"], runtime, size["seconds"])
+    cuda, rows, notes = runtime.device.type == "cuda", [], []
+    # on a CPU an epoch is a few steps; on a GPU it would be over before it has begun
+    count = 20_480 if cuda else size["images"][name]
+    images = np.resize(patches(min(count, 256)), (count, 120, 120, 3))
+    ways = {"compiled": True, "eager": False} if runtime.compile else {"eager": False}
+    batches = size["batches"] if cuda else (size["batch"],)
+    for batch, (way, compile) in itertools.product(batches, ways.items()):
+        what = f"{name}, batch {batch}, {way}"
+        if time.perf_counter() > size.get("deadline", math.inf):
+            notes.append(f"{what}: not measured, the time was over.")
+            continue
+        config = PretrainConfig(encoder=name, batch_size=batch)
+        how = replace(runtime, compile=compile)
+        steps = 300 if cuda else size["steps"]
+        rows.append({"what": what} | training.end_to_end(images, config, how, steps))
     how = (
         "Network alone: forward, loss, backward and fused Adam on one fixed batch that is already"
-        " on the device. pretrain: `src.pretrain.pretrain` itself, second epoch of two, checkpoints"
-        " not counted."
+        " on the device, step after step without waiting, compiled where ours is. pretrain:"
+        " `src.pretrain.pretrain` itself, the epochs behind the first, checkpoints not counted."
     )
-    return {"how": how, "rows": table, "notes": []}
+    return {"how": how, "rows": rows, "notes": notes}
+
+
+def counted(size: dict, runtime: Runtime) -> dict:
+    rows = launches.table(size["encoders"], size["batches"])
+    how = (
+        "Counted on tensors without numbers that say they are on a GPU, not timed on one: an"
+        " operation is one launch; not compiled. Before: two calls a step for views. Host: a step's"
+        " views of one image of 8 px, which leaves nothing to compute, on one core here. The last"
+        " columns: views/s if each launch takes 5 µs of the host and nothing else counts."
+    )
+    return {"how": how, "rows": rows, "notes": []}
+
+
+def memory(size: dict, runtime: Runtime) -> dict:
+    rows = launches.memory_table(size["encoders"], size["batches"])
+    how = (
+        "GB of a pretraining step in bfloat16, counted on the same tensors: weights, gradients,"
+        " Adam's moments and what forward keeps for backward. Not counted: images, the making of"
+        " views (at most about 2 GB), cuDNN's workspace, CUDA's own half gigabyte."
+    )
+    return {"how": how, "rows": rows, "notes": []}
 
 
 def waterfall(size: dict, runtime: Runtime) -> dict:
@@ -345,17 +384,20 @@ def arithmetic(size: dict, runtime: Runtime) -> dict:
     return {"how": how, "rows": table, "notes": [note]}
 
 
+# the most wanted first: each is written when it is made
 TABLES = {
-    "augmentation": ("Views, one core", augmentation),
-    "loss": ("Loss", loss),
-    "dropout": ("MC Dropout", dropout),
-    "look": ("Pictures and imports", look),
     **{
         f"train_{e}": (f"Training against the network alone: {e}", partial(end_to_end, e))
         for e in ENCODERS
     },
+    "augmentation": ("Views, one core", augmentation),
+    "dropout": ("MC Dropout", dropout),
+    "loss": ("Loss", loss),
     "waterfall": ("From the published pipeline to ours, one change a row", waterfall),
+    "launches": ("Launches, counted", counted),
+    "memory": ("A GPU's memory, counted", memory),
     "arithmetic": ("What arithmetic allows", arithmetic),
+    "look": ("Pictures and imports", look),
 }
 
 
@@ -373,6 +415,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=TABLES, default=list(TABLES), help="tables to make anew"
     )
+    parser.add_argument("--minutes", type=float, help="begin nothing later than that (on a GPU: 7)")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks/results", help="folder for <device>.json"
     )
@@ -381,32 +424,36 @@ def main() -> None:
         runtime = pick(args.device, args.precision)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
-    started, size, tables = time.perf_counter(), SMALL if args.small else FULL, {}
+    started, size = time.perf_counter(), SMALL if args.small else FULL
+    if runtime.device.type == "cuda":
+        args.minutes = args.minutes or 7
+    deadline = started + 60 * args.minutes if args.minutes else math.inf
+    path = args.out / f"{runtime.device.type}{'-small' if args.small else ''}.json"
+    readme = None if args.small else ROOT / "benchmarks/README.md"
     for name in args.only:
         if name.startswith("train_") and name.removeprefix("train_") not in size["encoders"]:
             continue
-        title, make = TABLES[name]
-        began = time.perf_counter()
-        about = record(runtime)
-        tables[title] = make(size, runtime) | {
-            "commit": about["commit"],
-            "date": about["date"],
-            "seconds": time.perf_counter() - began,
-        }
-        print(
-            f"{title}: {time.perf_counter() - started:.0f} s so far",
-            *tables[title]["rows"],
-            sep="\n  ",
-            flush=True,
-        )
-    about = {**record(runtime), "threads": torch.get_num_threads()}
-    path = args.out / f"{runtime.device.type}{'-small' if args.small else ''}.json"
-    write(
-        {"about": about, "tables": tables},
-        path,
-        None if args.small else ROOT / "benchmarks/README.md",
-    )
+        title = TABLES[name][0]
+        if time.perf_counter() > deadline:
+            print(f"{title}: left out, {args.minutes:g} minutes are over (--only {name})")
+            continue
+        about = {**record(runtime), "threads": torch.get_num_threads()}
+        table = timed(name, size | {"deadline": deadline}, runtime)
+        table |= {"commit": about["commit"], "date": about["date"]}
+        write({"about": about, "tables": {title: table}}, path, readme)
+        title += f": {time.perf_counter() - started:.0f} s so far"
+        print(title, *table["rows"], *table["notes"], sep="\n  ", flush=True)
     print(path)
+
+
+def timed(name: str, size: dict, runtime: Runtime) -> dict:
+    """A table, and the seconds it took; empty, with a note, where a library is missing."""
+    began, make = time.perf_counter(), TABLES[name][1]
+    try:
+        table = make(size, runtime)
+    except ModuleNotFoundError as error:
+        table = {"how": "", "rows": [], "notes": [f"Not measured: {error.name} is not installed."]}
+    return table | {"seconds": time.perf_counter() - began}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ brings.
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import cycle
 from types import SimpleNamespace
 
@@ -14,13 +16,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from benchmarks.peers import PilPairs, study_loss
-from benchmarks.timing import REPEATS, by_turns
+from benchmarks.timing import REPEATS
 from src.augmentations import SimCLRAugmentation
+from src.augmentations.transfer import to_device
 from src.encoders import projection_head
 from src.losses import nt_xent
 from src.pretrain import PretrainConfig, pretrain, untrained
 from src.runs import RunSettings
+from src.runs.compiling import compiled
 from src.runs.runtime import Runtime, generator
+
+VIEWS = 300 * 269_695 * 2  # of the study's pretraining
 
 
 def network(
@@ -34,19 +40,21 @@ def network(
 
 def ceiling(config: PretrainConfig, runtime: Runtime) -> Callable[[], None]:
     """The same forward, loss, backward and optimiser step on one batch that is there already: no
-    data, no views.
+    data, no views. Compiled where the runtime says so, as `pretrain` is.
     """
     model = network(config, runtime.device, torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, **fused(runtime.device))
-    shape = (2 * config.batch_size, 3, config.image_size, config.image_size)
-    batch = torch.randn(shape, device=runtime.device).contiguous(memory_format=torch.channels_last)
+    shape = (2 * config.batch_size, config.in_channels, config.image_size, config.image_size)
+    dtype = runtime.dtype if runtime.device.type == "cuda" else torch.float32
+    batch = torch.randn(shape, device=runtime.device).to(dtype, memory_format=torch.channels_last)
+    forward, loss = compiled(model, nt_xent, runtime, shape)
 
     def step() -> None:
         with runtime.autocast():
-            z_i, z_j = model(batch).chunk(2)
-        loss = nt_xent(z_i, z_j, config.temperature)
+            z_i, z_j = forward(batch).chunk(2)
+        value = loss(z_i, z_j, config.temperature)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value.backward()
         optimizer.step()
 
     return step
@@ -57,36 +65,49 @@ def fused(device: torch.device) -> dict[str, bool]:
     return {"fused": True} if device.type in ("cuda", "cpu") else {}
 
 
-def pretrain_rate(images: np.ndarray, config: PretrainConfig, runtime: Runtime) -> float:
-    """Images a second of the last epoch of `pretrain` itself, by its own history: the one place
-    that calls it.
+def in_a_row(step: Callable[[], None], count: int, device: torch.device) -> float:
+    """Seconds a step of so many, one after the other: the host runs ahead, and waits at the end."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    started = time.perf_counter()
+    for _ in range(count):
+        step()
+    wait()
+    return (time.perf_counter() - started) / count
+
+
+def pretrain_rates(images: np.ndarray, config: PretrainConfig, runtime: Runtime) -> list[float]:
+    """Views a second of each epoch of `pretrain` itself but the first, by its own history: the one
+    place that calls it.
     """
     with tempfile.TemporaryDirectory() as out:
         history = pretrain(images, config, out, settings=RunSettings(runtime=runtime)).history
-        return float(history["images_per_s"].iloc[-1])
+        return (2 * history["images_per_s"].iloc[2:]).tolist()
 
 
 def end_to_end(
-    images: np.ndarray, encoder: str, batch_size: int, runtime: Runtime, seconds: float
-) -> list[dict]:
-    """`pretrain` and the ceiling by turns; views a second."""
-    config = PretrainConfig(encoder=encoder, epochs=2, batch_size=batch_size)
-    step, ours, network_alone = ceiling(config, runtime), [], []
-    step()
-    for _ in range(REPEATS):
-        network_alone += by_turns({"ceiling": step}, runtime.device, seconds)["ceiling"]
-        ours.append(2 * pretrain_rate(images, config, runtime))
-    rates = [2 * batch_size / value for value in network_alone]
-    best, mine = float(np.median(rates)), float(np.median(ours))
-    return [
-        {
-            "what": f"{encoder}, batch {batch_size}",
-            "network alone, views/s": best,
-            "pretrain, views/s": mine,
-            "share of the ceiling": mine / best,
-            "spread": float(np.ptp(ours) / mine),
-        }
+    images: np.ndarray, config: PretrainConfig, runtime: Runtime, steps: int
+) -> dict[str, float]:
+    """`pretrain` against the network alone over as many steps, in views a second.
+
+    steps: at least so many of each, in three parts.
+    """
+    epochs = 1 + max(REPEATS, -(-steps * config.batch_size // len(images)))
+    step, views = ceiling(config, runtime), 2 * config.batch_size
+    for _ in range(3):
+        step()
+    alone = [
+        views / in_a_row(step, max(1, steps // REPEATS), runtime.device) for _ in range(REPEATS)
     ]
+    ours = pretrain_rates(images, replace(config, epochs=epochs), runtime)
+    best, mine = float(np.median(alone)), float(np.median(ours))
+    return {
+        "network alone, views/s": best,
+        "pretrain, views/s": mine,
+        "share of the ceiling": mine / best,
+        "spread": float(np.ptp(ours) / mine),
+        "hours for 161.8 M views": VIEWS / mine / 3600,
+    }
 
 
 # --- the published pipeline, one change a row ---
@@ -190,6 +211,7 @@ def batched(
     augment, rng = SimCLRAugmentation(compile=compile), generator(0)
     there = torch.as_tensor(images).to(runtime.device)
     while True:
-        rows = torch.randint(len(there), (batch_size,), generator=rng).to(runtime.device)
+        rows = torch.randint(len(there), (batch_size,), generator=rng)
+        rows = to_device(rows, runtime.device)
         batch: Tensor = there[rows].permute(0, 3, 1, 2)
         yield [augment(batch, rng).contiguous(memory_format=layout) for _ in range(2)]

@@ -141,8 +141,7 @@ def finetune(
     """
     out, runtime = Path(out), settings.runtime or pick()
     images, labels, split = check_training(images, labels, split, classes, config)
-    model = starting_classifier(config, len(classes), pretrained)
-    model = model.to(runtime.device, memory_format=torch.channels_last)
+    model = starting_classifier(config, len(classes), pretrained, runtime)
     data, targets = _on_device(images, labels, runtime.device)
     train_rows, steps = torch.as_tensor(split.train), len(split.train) // config.batch_size
     schedule = Schedule(config.epochs, steps, config.batch_size, config.lr)

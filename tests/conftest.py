@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -9,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 import scipy.linalg  # noqa: F401 (its BLAS can be limited only when it is loaded)
 import torch
 from PIL import Image
-from rasterio import Affine
 from threadpoolctl import threadpool_limits
 
 from src.data.images import CLASSES, STUDY_CLASSES
@@ -26,7 +25,52 @@ torch.set_num_threads(1)
 threadpool_limits(1)
 
 
+# what neither training nor detection needs: tests that do are skipped where it is missing
+OPTIONAL = ("rasterio", "umap", "zstandard", "pyarrow", "papermill", "nbformat", "nbclient")
+
+
+class _Skipped(pytest.Module):
+    """A file of tests of which all need what is missing."""
+
+    missing = ""
+
+    def collect(self):
+        pytest.skip(f"{self.missing} is not installed", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    text = module_path.read_text()
+    imported = (name for name in OPTIONAL if re.search(rf"^(import|from) {name}\b", text, re.M))
+    missing = [name for name in imported if importlib.util.find_spec(name) is None]
+    if missing:
+        module = _Skipped.from_parent(parent, path=module_path)
+        module.missing = ", ".join(missing)
+        return module
+    return None
+
+
+def _run_or_skip():
+    try:
+        return (yield)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in OPTIONAL:
+            pytest.skip(f"{error.name} is not installed")
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    return (yield from _run_or_skip())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    return (yield from _run_or_skip())
+
+
 def _write_band(path, band, **profile):
+    import rasterio
+
     with rasterio.open(
         path,
         "w",
@@ -36,7 +80,7 @@ def _write_band(path, band, **profile):
         **{
             "driver": "GTiff",
             "crs": "EPSG:32633",
-            "transform": Affine(10, 0, 600000, 0, -10, 5000000),
+            "transform": rasterio.Affine(10, 0, 600000, 0, -10, 5000000),
             "count": 1 if band.ndim == 2 else len(band),
             **profile,
         },

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import killable
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -814,7 +813,11 @@ def test_a_signal_saves_a_pretraining_and_the_same_command_goes_on_from_there(
 
 def test_the_notebook_tells_these_records_and_what_is_missing(workspace, records, tiny):
     """Its cells, in this process: a kernel would take longer than all of them."""
-    cells = nbformat.read(ROOT / "notebooks/09_why_pretraining_hurt.ipynb", 4).cells
+    cells = (
+        pytest.importorskip("nbformat")
+        .read(ROOT / "notebooks/09_why_pretraining_hurt.ipynb", 4)
+        .cells
+    )
     code, space = [cell.source for cell in cells if cell.cell_type == "code"], {}
     code[0] += f"\nWORKSPACE = {str(workspace)!r}"
     for source in code:

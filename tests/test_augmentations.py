@@ -19,9 +19,11 @@ from torchvision.transforms import RandomResizedCrop
 
 from benchmarks.exact_colours import ExactColours, color_jitter
 from src import augmentations as A
-from src.augmentations import SimCLRAugmentation, colours, filters, resampling
+from src.augmentations import SimCLRAugmentation, blocks, colours, filters, resampling
 from src.data.bands import ALL_BANDS
 from src.data.bigearthnet.patch import read_patch
+from src.runs.distributed import World
+from src.runs.runtime import generator
 
 # float32 rounding over a few dozen terms; one grey level of 255 is 4e-3
 TIGHT = {"rtol": 0, "atol": 1e-5}
@@ -765,3 +767,65 @@ def test_the_statistics_of_bigearthnet_are_those_of_real_patches(real_patches):
         np.corrcoef(mean, A.BANDS_MEAN)[0, 1] > 0.9
     )  # six patches only, but in the right order and scale
     assert 0.3 < np.mean(mean) / np.mean(A.BANDS_MEAN) < 3
+
+
+# Views of several steps at once
+
+
+def step_by_step(batches, augment, key, pairs=blocks.views):
+    seed, epoch, first = key
+    made = (pairs(b, augment, generator(seed, epoch, first + n)) for n, b in enumerate(batches))
+    return [torch.cat(pair) for pair in made]
+
+
+BLOCKS = {
+    "default": {},
+    "everything": EVERYTHING,
+    "twelve bands": A.SPECTRAL | EVERYTHING,
+    "one of two processes": {},
+}
+
+
+@pytest.mark.parametrize("first", [0, 5, 31])  # where a run that goes on begins
+@pytest.mark.parametrize("case", BLOCKS)
+def test_views_made_in_blocks_are_those_made_step_by_step(monkeypatch, case, first):
+    x = reflectances(40, 24) if case == "twelve bands" else (255 * photos(40, 24, 20)).byte()
+    batches, augment = x.split(2), SimCLRAugmentation(size=16, **BLOCKS[case])
+    world = World(1, 2) if case == "one of two processes" else World()
+    expected = step_by_step(batches, augment, (3, 1, first), functools.partial(in_world, world))
+    monkeypatch.setattr(blocks, "IN_BLOCKS", {"cpu"})
+    made = list(blocks.two_views(batches, (3, 1, first), augment, world))
+    assert len(made) == 20
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(made, expected, strict=True))
+
+
+def in_world(world, batch, augment, rng):
+    return blocks.views(batch, augment, rng, world)
+
+
+def test_blocks_begin_where_those_of_an_uninterrupted_run_do(monkeypatch):
+    monkeypatch.setattr(blocks, "IN_BLOCKS", {"cpu"})
+    asked = []
+    x = photos(40, 12, 12)
+    batches = (asked.append(n) or batch for n, batch in enumerate(x.split(1)))
+    views = blocks.two_views(batches, (0, 1, 21), SimCLRAugmentation(size=8))
+    needed = [(next(views), len(asked))[1] for _ in range(30)]
+    assert needed == [11] * 11 + [27] * 16 + [40] * 3  # 21 to 31, 32 to 47, and the rest
+
+
+def test_a_stand_in_for_views_is_asked_step_by_step(monkeypatch):
+    monkeypatch.setattr(blocks, "IN_BLOCKS", {"cpu"})
+    batches, augment = photos(6, 12, 12).split(2), SimCLRAugmentation(size=8)
+    pairs = lambda batch, augment, rng, world: (batch[:1], batch[1:])  # noqa: E731
+    made = list(blocks.two_views(batches, (0, 1, 0), augment, pairs=pairs))
+    assert all(torch.equal(both, batch) for both, batch in zip(made, batches, strict=True))
+
+
+def test_both_views_are_written_in_the_networks_precision(monkeypatch):
+    monkeypatch.setattr(blocks, "IN_BLOCKS", {"cpu"})
+    batches, augment = photos(6, 12, 12).split(2), SimCLRAugmentation(size=8)
+    full, half = (
+        list(blocks.two_views(batches, (0, 1, 0), augment, dtype=dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert all(torch.equal(a.bfloat16(), b) for a, b in zip(full, half, strict=True))

@@ -51,3 +51,10 @@ def test_images_go_to_the_gpu_if_they_take_less_than_half_of_what_is_free(monkey
     device = torch.device("cuda")
     module.to_device_if_it_fits(np.zeros((100, 1, 1, 1), np.uint8), device)
     assert moved == ([device] if there else [])
+
+
+def test_memory_that_pytorch_keeps_for_itself_counts_as_free(monkeypatch):
+    for name, value in (("memory_reserved", 700), ("memory_allocated", 200)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    assert module.free_memory(torch.device("cuda")) == 600

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import estimate, peers, speed, timing, training
+from benchmarks import estimate, launches, peers, speed, timing, training
 from src.augmentations import SimCLRAugmentation
 from src.encoders import Classifier, build_encoder
 from src.losses import nt_xent
@@ -80,6 +80,44 @@ def test_a_table_is_made(name):
         if key not in ("what", "spread")
     )
     assert any("ours" in row["what"] or "custom_cnn" in row["what"] for row in table["rows"])
+
+
+def test_launches_and_memory_are_counted_without_a_gpu(monkeypatch):
+    (row,) = launches.table(("custom_cnn",), (64,))
+    assert row["a step"] <= 160 and row["a step, before"] > 450
+    assert 5 * row["host for views, ms"] < row["host for views, before, ms"]
+    small, large = launches.memory_table(("custom_cnn",), (64, 256))
+    assert small["64"] < small["256"] < large["256"] and small["256, recomputed"] < small["256"]
+
+
+def test_tables_are_written_one_by_one_and_what_is_missing_is_said(monkeypatch, tmp_path, capsys):
+    def missing(size, runtime):
+        raise ModuleNotFoundError(name="umap")
+
+    made = {"how": "", "rows": [{"what": "ours"}], "notes": []}
+    tables = {"a": ("A", lambda *_: made), "look": ("Look", missing), "b": ("B", broken)}
+    monkeypatch.setattr(speed, "TABLES", tables)
+    monkeypatch.setattr(sys, "argv", f"speed.py --device cpu --small --out {tmp_path}".split())
+    with pytest.raises(RuntimeError, match="in the middle"):
+        speed.main()
+    written = json.loads((tmp_path / "cpu-small.json").read_text())["tables"]
+    assert written["A"]["rows"] == made["rows"]
+    assert written["Look"]["notes"] == ["Not measured: umap is not installed."]
+
+
+def broken(size, runtime):
+    raise RuntimeError("in the middle")
+
+
+def test_the_most_wanted_tables_come_first_and_none_begins_when_the_time_is_over(
+    monkeypatch, tmp_path, capsys
+):
+    assert list(speed.TABLES)[:4] == [*(f"train_{e}" for e in speed.ENCODERS), "augmentation"]
+    monkeypatch.setattr(speed, "TABLES", {"b": ("B", broken)})
+    argv = f"speed.py --device cpu --small --minutes 1e-9 --out {tmp_path}".split()
+    monkeypatch.setattr(sys, "argv", argv)
+    speed.main()
+    assert "B: left out" in capsys.readouterr().out
 
 
 def test_every_row_of_the_waterfall_trains():
@@ -160,13 +198,19 @@ def test_an_unknown_device_is_one_error_line(monkeypatch):
         speed.main()
 
 
-def test_no_src_module_imports_umap_until_a_picture_needs_it():
-    code = (
-        "import importlib, pkgutil, sys, src; names = [m.name for m in"
-        " pkgutil.walk_packages(src.__path__, 'src.')]; [importlib.import_module(name) for name in"
-        " names]; assert 'src.figures' in sys.modules; print(*sorted({'umap', 'numba',"
-        " 'pynndescent'} & set(sys.modules)))"
-    )
+def test_training_and_detection_import_without_what_data_maps_and_pictures_need():
+    code = """
+import importlib, pkgutil, sys
+for missing in ("rasterio", "umap", "zstandard", "pyarrow", "papermill", "kornia", "lightly"):
+    sys.modules[missing] = None
+import audit, benchmarks.speed, src
+for package in (src, audit):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.startswith("src.map"):
+            importlib.import_module(module.name)
+assert {"src.figures", "src.profiles", "src.data.demo", "audit.steps"} <= set(sys.modules)
+print(*sorted({"numba", "pynndescent"} & set(sys.modules)))
+"""
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=speed.ROOT, capture_output=True, text=True, check=True
     )

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from rasterio.transform import from_origin
 
 from src.data import coordinates
 from src.data.bands import RGB
@@ -351,9 +350,11 @@ def test_a_cut_geotiff_of_all_bands_is_refused_by_name(tmp_path, write_band):
 
 def placed(root, write_band, **profile):
     """One 13-band file a class, the centres on the 15th meridian and ten kilometres apart."""
+    import rasterio
+
     for label, name in enumerate(CLASSES):
         (root / name).mkdir(parents=True)
-        place = from_origin(500_000 - 320, 5_000_320 + 10_000 * label, 10, 10)
+        place = rasterio.transform.from_origin(500_000 - 320, 5_000_320 + 10_000 * label, 10, 10)
         bands = np.ones((13, 64, 64), np.uint16)
         write_band(root / name / f"{name}_7.tif", bands, transform=place, **profile)
 

@@ -1,5 +1,7 @@
 """MC Dropout against naive passes, scores by hand, metrics against scikit-learn, and signs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from src.ood import (
     scores,
 )
 from src.ood.evaluation import auroc_interval, bootstrap_intervals
+from src.ood.outputs import dropout_mask
 from src.probes import embed
 from src.runs.runtime import pick
 
@@ -701,3 +704,21 @@ def test_evaluate_without_difference_finds_none():
     result = evaluate(model, train, same, same.copy(), samples=3, runtime=FLOAT32)
     auroc = result.table.xs("auroc", level="metric")["value"]
     assert auroc.to_numpy() == pytest.approx(0.5, abs=1e-12)
+
+
+def test_masks_are_drawn_in_sixteen_bits_where_torch_fills_no_more_than_half_of_sixty_four(
+    monkeypatch,
+):
+    # MPS fills the low 32 bits: the other half of the features would share one fate
+    drawn = []
+
+    def randint(low, high, shape, **how):
+        drawn.append((low, high, tuple(shape), how["dtype"]))
+        return torch.zeros(shape, dtype=how["dtype"])
+
+    monkeypatch.setattr(torch, "randint", randint)
+    x = SimpleNamespace(
+        device=torch.device("mps"), shape=(4, 6), dim=lambda: 2, dtype=torch.float32
+    )
+    dropout_mask(torch.nn.Dropout(0.1), x)
+    assert drawn == [(-(2**15), 2**15, (4, 6), torch.int16)]

@@ -4,6 +4,7 @@ both.
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -141,3 +142,80 @@ def test_record_names_hardware_precision_and_libraries():
     assert facts["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert facts["hardware"].startswith("cpu (")
     assert {"torchvision", "numpy", "scikit-learn", "python", "commit"} <= facts.keys()
+
+
+def unusable(monkeypatch, **asked):
+    """The line that `pick` says where torch.cuda answers as told."""
+    for name, answer in asked.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    with pytest.warns(UserWarning) as said:
+        chosen = pick()
+    assert chosen.device.type != "cuda" and len(said) == 1
+    with pytest.raises(ValueError, match="'cuda' cannot be used: ") as error:
+        pick("cuda")
+    line = str(said[0].message)
+    assert line.startswith("computing on the ") and "\n" not in line
+    assert str(error.value).split("used: ")[1] == line.split(": ", 1)[1]
+    return line
+
+
+def test_a_driver_that_is_too_old_is_said_in_one_line(monkeypatch):
+    def available():
+        text = "CUDA initialization: The NVIDIA driver on your system is too old (found version"
+        warnings.warn(f"{text} 11040). Please update your GPU driver … (Triggered …)", stacklevel=1)
+        return False
+
+    line = unusable(monkeypatch, is_available=available)
+    assert "driver on your system is too old (found version 11040): install a torch" in line
+
+
+GPU = {"is_available": lambda: True, "get_device_name": lambda device=None: "Tesla"}
+CURRENT = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
+
+
+def architecture(major, minor):
+    return {**GPU, "get_device_capability": lambda device=None: (major, minor)}
+
+
+@pytest.mark.parametrize("version", [(6, 1), (7, 0), (3, 5)])
+def test_an_architecture_that_torch_has_no_kernels_for_is_said_in_one_line(monkeypatch, version):
+    how = {**architecture(*version), "get_arch_list": lambda: CURRENT}
+    line = unusable(monkeypatch, **how)
+    assert "Tesla has architecture {}.{}, this torch is of sm_75, ".format(*version) in line
+
+
+@pytest.mark.parametrize(
+    ("version", "built"),
+    [
+        ((7, 5), CURRENT),
+        ((8, 9), CURRENT),  # runs what is built for 8.6
+        ((9, 0), ["sm_80", "sm_90a"]),
+        ((12, 1), CURRENT),
+        ((13, 0), CURRENT),  # compiled by its driver
+        ((9, 4), ["gfx942"]),  # another maker's
+    ],
+)
+def test_an_architecture_that_torch_has_kernels_for_is_taken(monkeypatch, version, built):
+    how = {"get_arch_list": lambda: built, "is_bf16_supported": lambda **_: version >= (8, 0)}
+    for name, answer in (architecture(*version) | how).items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    runtime = pick()
+    assert (runtime.device.type, runtime.compile) == ("cuda", True)
+    assert runtime.dtype == (torch.bfloat16 if version >= (8, 0) else torch.float32)
+    assert ("float16 is not offered" in runtime.why) == (version < (8, 0))
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "cuda:x", "cpu:1", "cuda:-1"])
+def test_a_device_of_a_number_that_is_not_there_is_refused(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", list)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    with pytest.raises(ValueError, match="is not on this machine"):
+        pick(device)
+
+
+def test_what_changes_the_last_bits_is_recorded_with_the_precision():
+    runtime = pick("cpu", "float32", compile=True, deterministic=True, recompute=True)
+    assert record(runtime)["precision"] == "float32, compile, deterministic"
+    assert not pick("cpu").compile  # by itself on a GPU only

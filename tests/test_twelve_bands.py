@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import rasterio
 
 from src import figures
 from src.augmentations import SPECTRAL, SimCLRAugmentation
@@ -62,6 +61,8 @@ def test_the_command_pretrains_on_a_twelve_band_store(profile, tmp_path, monkeyp
 
 
 def test_made_eurosat_shows_the_same_scenes_in_both_forms(workspace, tmp_path):
+    import rasterio
+
     root = workspace / "data/demo/eurosat"
     rgb = eurosat_store(root / "2750", tmp_path / "rgb")
     every = eurosat_allbands_store(root / ALLBANDS, tmp_path / "all")

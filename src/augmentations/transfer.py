@@ -28,7 +28,8 @@ def draw_normal(shape: tuple[int, ...], generator: torch.Generator, device: torc
     """
     if device.type == "cuda" and generator.device.type == "cpu":
         seed = torch.randint(2**62, (1,), generator=generator).item()
-        generator = torch.Generator(device).manual_seed(seed)
+        there = torch.Generator(device).manual_seed(seed)
+        return torch.randn(shape, generator=there, device=device)
     return torch.randn(shape, generator=generator, device=generator.device).to(device)
 
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from src import checkpoints
 from src.encoders import Classifier, build_encoder
-from src.runs.runtime import seed_of
+from src.encoders.recomputation import recompute_activations
+from src.runs.runtime import Runtime, seed_of
 
 if TYPE_CHECKING:
     from src.finetune import FinetuneConfig
@@ -57,9 +58,12 @@ def starting_encoder(config: "FinetuneConfig", pretrained: str | Path | None) ->
 
 
 def starting_classifier(
-    config: "FinetuneConfig", classes: int, pretrained: str | Path | None
+    config: "FinetuneConfig", classes: int, pretrained: str | Path | None, runtime: Runtime
 ) -> Classifier:
     """The classifier as `finetune` starts it: that encoder, and a head for so many classes."""
     encoder = starting_encoder(config, pretrained)
+    if runtime.recompute:
+        recompute_activations(encoder)
     torch.manual_seed(seed_of(config.seed, 1))  # the same head for every arm of one seed
-    return Classifier(encoder, classes, config.dropout)
+    model = Classifier(encoder, classes, config.dropout)
+    return model.to(runtime.device, memory_format=torch.channels_last)

@@ -92,8 +92,8 @@ def pick(
         ValueError: the device is not on this machine or cannot be used, or the precision is
             unknown.
     """
-    trouble = _trouble_with_the_gpu()
-    cuda, mps = torch.cuda.is_available() and not trouble, torch.backends.mps.is_available()
+    cuda, trouble = _usable_gpu()
+    mps = torch.backends.mps.is_available()
     devices = ["cuda"] * cuda + ["mps"] * mps + ["cpu"]
     if device == "auto" and trouble:
         warnings.warn(f"computing on the {devices[0]}: {trouble}", stacklevel=2)
@@ -128,8 +128,8 @@ def runtime_of(model: nn.Module, asked: Runtime | None = None) -> Runtime:
     return asked
 
 
-def _trouble_with_the_gpu() -> str:
-    """Why the NVIDIA GPU of this machine can't be used; "" where it can, or where there is none."""
+def _usable_gpu() -> tuple[bool, str]:
+    """Whether there is a GPU that can be used; and if there is one that can't, why."""
     remedy = "install a torch that fits it (SETUP.md), or ask for the CPU"
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -137,14 +137,14 @@ def _trouble_with_the_gpu() -> str:
     if available:
         built, version = torch.cuda.get_arch_list(), torch.cuda.get_device_capability()
         if _runs_on(built, version):
-            return ""
+            return True, ""
         name, architecture = torch.cuda.get_device_name(), "{}.{}".format(*version)
         known = ", ".join(built)
-        return f"{name} has architecture {architecture}, this torch is of {known}: {remedy}"
+        return False, f"{name} has architecture {architecture}, this torch is of {known}: {remedy}"
     if torch.version.cuda is None and Path("/proc/driver/nvidia/version").exists():
-        return f"there is an NVIDIA GPU, but this torch is built without CUDA: {remedy}"
+        return False, f"there is an NVIDIA GPU, but this torch is built without CUDA: {remedy}"
     reasons = [str(warning.message).split(". ")[0].strip() for warning in said]
-    return f"{reasons[0]}: {remedy}" if reasons else ""
+    return False, f"{reasons[0]}: {remedy}" if reasons else ""
 
 
 def _runs_on(built: list[str], version: tuple[int, int]) -> bool:

@@ -145,8 +145,7 @@ def _write_list(file: Path, names: list[str]) -> None:
 
 
 def _write_patch(folder: Path, rng: RNG, number: int) -> None:
-    from rasterio import CRS
-    from rasterio.transform import from_origin
+    from rasterio import CRS, Affine
 
     (paint, label), (paint_other, other_label) = _two_classes(rng)
     scene, labels = paint(rng, 120), [label]
@@ -230,7 +229,7 @@ def _write_geotiff(file: Path, bands: np.ndarray, **options: Any) -> None:
         "height": height,
         "width": width,
         "crs": rasterio.CRS.from_epsg(UTM),
-        "transform": rasterio.transform.from_origin(300_000, 5_300_000, 10, 10),
+        "transform": rasterio.Affine(10, 0, 300_000, 0, -10, 5_300_000),
     }
     with rasterio.open(file, "w", **{**profile, **options}) as image:
         image.write(bands)
