@@ -24,7 +24,7 @@ from src.checks import RANGES, check_config, check_images, check_number
 from src.encoders import build_encoder, projection_head
 from src.encoders.recomputation import recompute_activations
 from src.losses import nt_xent
-from src.probes import embed, evenly_spread, spread
+from src.probes import evenly_spread, preserve_mode, spread
 from src.runs import Run, RunSettings, changed_functions
 from src.runs.batches import batches, to_device_if_it_fits
 from src.runs.compiling import compiled
@@ -126,11 +126,11 @@ def pretrain(
     step_functions = cache(partial(compiled, model, hooks.loss, runtime, _shape(config, world)))
     how = {"augment": augment, "world": world, "dtype": runtime.dtype, "pairs": hooks.pairs}
     data, steps = to_device_if_it_fits(images, runtime.device), len(images) // config.batch_size
-    sample = images[evenly_spread(np.arange(len(images)), SHOWN)]
+    measured = partial(_measured, encoder, head, images, augment, runtime, probe)
 
     def validate(epoch: int) -> Row:
         due = epoch % probe_every == 0 or epoch == config.epochs
-        return _validated(encoder, head, sample, runtime, probe) if due and world.first else {}
+        return measured() if due and world.first else {}
 
     folder, metadata = _folder(config, out, settings), _metadata(config, hooks, settings)
     with Run(folder, metadata, settings, world, (images,)) as run, runtime.reproducible():
@@ -171,15 +171,21 @@ def _rows(hooks: Hooks, config: PretrainConfig, count: int, epoch: int, world: W
     return shard(rows_N.view(steps, -1).T, world).T
 
 
-def _validated(
+def _measured(
     encoder: nn.Module,
     head: nn.Module,
     images: np.ndarray,
+    augment: SimCLRAugmentation,
     runtime: Runtime,
     probe: Callable[[nn.Module], float] | None,
 ) -> Row:
-    """What is measured between epochs: whether the embeddings collapse, and the probe."""
-    embeddings = embed(nn.Sequential(encoder, head), images, encoder.image_size, runtime)
+    """Between epochs: the probe, and how far views of different images lie apart."""
+    sample = images[evenly_spread(np.arange(len(images)), SHOWN)]
+    batch = torch.as_tensor(sample).permute(0, 3, 1, 2).to(runtime.device)
+    numbers = augment.draw(batch.shape[:2], generator(0), (0, 1), batch.device)  # always the same
+    model = nn.Sequential(encoder, head)
+    with torch.inference_mode(), preserve_mode(model), runtime.autocast():
+        embeddings = model.eval()(augment.apply(batch, numbers)).float().cpu().numpy()
     return ({"knn": probe(encoder)} if probe else {}) | spread(embeddings)
 
 

@@ -3,7 +3,7 @@
 `python -m src.results [FOLDER]` prints the table of the runs whose records lie there.
 """
 
-from src.results.answers import (
+from src.results.questions import (
     against,
     answers,
     detection,
