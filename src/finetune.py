@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from src import checkpoints
 from src.augmentations import random_dihedral
 from src.augmentations.evaluation_transform import prepare
+from src.augmentations.tones import draw_tones
 from src.data.splits import Split
 from src.encoders import Classifier, build_encoder
 from src.probes import embed
@@ -40,6 +41,7 @@ class FinetuneConfig:
     in_channels: int = 3
     dropout: float = 0.1
     seed: int = 0
+    tones: float = 0.0  # share of images in tones between level 1C and 2A, see `draw_tones`
 
     @property
     def epochs(self) -> int:
@@ -146,11 +148,16 @@ def starting_encoder(config: FinetuneConfig, pretrained: str | Path | None) -> n
 
 
 def _starting_classifier(
-    config: FinetuneConfig, classes: int, pretrained: str | Path | None
+    config: FinetuneConfig, classes: list[str], pretrained: str | Path | None
 ) -> Classifier:
+    if pretrained not in (None, IMAGENET) and "classifier" in checkpoints.load(pretrained)[0]:
+        model, known = checkpoints.load_classifier(pretrained, expect=config.encoder)
+        if known["classes"] != list(classes):
+            raise checkpoints.CheckpointError(f"{pretrained} is of other classes")
+        return model.to(memory_format=torch.channels_last)  # goes on, head and all
     encoder = starting_encoder(config, pretrained)
     torch.manual_seed(seed_of(config.seed, 1))  # the same head for every arm of one seed
-    return Classifier(encoder, classes, config.dropout)
+    return Classifier(encoder, len(classes), config.dropout).to(memory_format=torch.channels_last)
 
 
 # --- the run ---
@@ -175,8 +182,8 @@ def finetune(
         classes: their names, in the order of the labels.
         config: the recipe; `config.from_scratch()` for the baseline.
         out: folder for the checkpoint of the best epoch.
-        pretrained: pretraining checkpoint for the encoder, or `IMAGENET`; None starts from random
-            weights.
+        pretrained: pretraining checkpoint for the encoder, a classifier of the same classes to go
+            on with, or `IMAGENET`; None starts from random weights.
         settings: device, saving and resuming; this run's folder is
             `<encoder>_<from_scratch or what it starts from>_<epochs>ep_seed<seed>`.
 
@@ -191,8 +198,7 @@ def finetune(
     """
     out, runtime = Path(out), settings.runtime or pick()
     _check(labels, split, classes, config)
-    model = _starting_classifier(config, len(classes), pretrained)
-    model = model.to(runtime.device, memory_format=torch.channels_last)
+    model = _starting_classifier(config, classes, pretrained).to(runtime.device)
     data = to_device_if_it_fits(images, runtime.device)
     targets = torch.as_tensor(labels, device=runtime.device)
     train_rows, steps = torch.as_tensor(split.train), len(split.train) // config.batch_size
@@ -209,6 +215,7 @@ def finetune(
             rows_S_n = train_rows[order][: steps * config.batch_size].view(steps, -1)[loop.step :]
             for step, (batch, target) in loop.steps(_labelled(data, targets, rows_S_n)):
                 torch.manual_seed(seed_of(config.seed, epoch - 1, step, 1))  # dropout's
+                batch = draw_tones(batch, generator(config.seed, epoch - 1, step, 2), config.tones)
                 batch = prepare(batch.permute(0, 2, 3, 1), config.image_size, runtime.device)
                 batch = random_dihedral(batch, generator(config.seed, epoch - 1, step))
                 with runtime.autocast():

@@ -14,9 +14,9 @@ from matplotlib.patches import Patch
 from src.data.bands import ALL_BANDS, RGB, as_rgb
 from src.figures.canvas import axes_grid
 from src.figures.detection import SCORE_NAMES
-from src.map.rasters import NO_CLASS
+from src.map.rasters import NO_CLASS, class_colours
 from src.map.scene import Scene, SceneOptions, open_scene
-from src.map.scene_checks import rendered
+from src.map.scene_checks import radiometry, rendered
 
 PIXELS = 300  # of a picture's longer side: a scene is read no finer, and a notebook stays small
 
@@ -30,7 +30,7 @@ def scene_panels(scene: Scene, metadata: dict[str, Any]) -> Figure:
     numbers, valid = _preview(scene)
     figure, (for_the_eye, for_the_network) = _panels(2, valid.shape)
     _show(for_the_eye, _stretched(numbers, valid), "stretched for the eye")
-    seen = rendered(numbers, metadata)
+    seen = rendered(numbers, metadata, radiometry(scene, metadata))
     seen = seen if seen.dtype == np.uint8 else as_rgb(seen)
     title = f"as the network sees it (white = DN {metadata['stretch']:g})"
     _show(for_the_network, seen, title)
@@ -136,8 +136,9 @@ def _show(axis: Axes, picture: np.ndarray, title: str) -> None:
 def _draw_classes(
     figure: Figure, axis: Axes, numbers: np.ma.MaskedArray, shares: dict[str, float]
 ) -> None:
-    """Classes in the colours of every other figure, with a legend of those that occur."""
-    colors = ListedColormap([f"C{n}" for n in range(len(shares))])
+    """Classes in the colours of `class_colours`, with a legend of those that occur."""
+    colours = class_colours(list(shares))
+    colors = ListedColormap(colours)
     numbers = np.ma.masked_equal(numbers, NO_CLASS)
     axis.imshow(numbers, cmap=colors, vmin=-0.5, vmax=len(shares) - 0.5, interpolation="nearest")
     axis.set_title("classes (no truth is known)", fontsize=9)
@@ -145,7 +146,7 @@ def _draw_classes(
     for n, (name, share) in enumerate(shares.items()):
         if share > 0:
             percent = f"{share:.0%}" if share >= 0.005 else "<1%"
-            handles.append(Patch(color=f"C{n}", label=f"{name} {percent}"))
+            handles.append(Patch(color=colours[n], label=f"{name} {percent}"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
 
 
