@@ -50,15 +50,24 @@ def neighbours(places: np.ndarray) -> np.ndarray:
     return np.take_along_axis(north_first, places[north_first, 1].argsort(1), 1)
 
 
-def write_mosaic(path: Path, images: np.ndarray, stretch: float) -> None:
-    """(SIDE, SIDE, H, W, 3) uint8 images as one scene of digital numbers that render to them."""
+def numbers_of(images: np.ndarray, stretch: float) -> np.ndarray:
+    """(SIDE, SIDE, H, W, 3) uint8 images as one scene (3, …) of digital numbers that render to
+    them; 1 in place of 0, which is no data where all bands have it, and renders to 0 too.
+    """
     pixels = images.transpose(4, 0, 2, 1, 3).reshape(3, SIDE * images.shape[2], -1)
     rendered = to_uint8(np.arange(65536, dtype=np.uint16), stretch)
-    numbers = np.searchsorted(rendered, np.arange(256)).astype(np.uint16)[pixels]
+    numbers = np.searchsorted(rendered, np.arange(256)).clip(1).astype(np.uint16)[pixels]
     assert (to_uint8(numbers, stretch) == pixels).all()
-    height, width = pixels.shape[1:]
+    return numbers
+
+
+def write_mosaic(path: Path, images: np.ndarray, stretch: float) -> None:
+    """Write `numbers_of` images as a GeoTIFF that names its bands."""
+    numbers = numbers_of(images, stretch)
+    height, width = numbers.shape[1:]
     with rasterio.open(path, "w", height=height, width=width, **PROFILE) as file:
         file.write(numbers)
+        file.descriptions = ("B04", "B03", "B02")
 
 
 def compare(out: Path, summary: dict, alone: np.ndarray, truth: np.ndarray) -> dict:

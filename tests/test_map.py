@@ -1,5 +1,6 @@
 """A scene in, a map and where not to believe it out: made scenes, a small untrained network."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -37,13 +38,15 @@ from src.map.__main__ import main
 from src.map.figures import flag_panels, map_panels, scene_panels
 from src.map.rasters import NO_CLASS, RASTERS
 from src.map.scene_checks import radiometry, rendered, sampled_tiles
-from src.map.thresholds import DEFAULT_MASK, SCORES
+from src.map.thresholds import DEFAULT_MASK, SCORES, WITHOUT_FEATURES, shipped_path
 from src.map.tiles import TileGrid, blend, tile_starts
 from src.map.tones import other_order, strange_tones, usual_tones
 from src.ood import penultimate
+from src.profiles import ROOT
 from src.runs import fingerprint
 from src.runs.runtime import pick
 
+SHIPPED = sorted((ROOT / "models").glob("final_supervised_model_*.pth"))
 TILE, CLASSES, FLOAT32 = 16, ["Sea", "Forest", "Town"], pick("cpu", "float32")
 
 
@@ -448,6 +451,33 @@ def test_thresholds_of_logits_alone_need_no_training_features(files, tmp_path):
         Thresholds.load(path, checkpoint, "knn")
 
 
+@pytest.mark.parametrize("checkpoint", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_classifiers_come_with_thresholds_of_what_needs_no_features(checkpoint):
+    """So that a map needs no EuroSAT in a fresh clone."""
+    assert shipped_path(checkpoint).stat().st_size < 1_000_000
+    shipped = Thresholds.load(shipped_path(checkpoint), checkpoint, DEFAULT_MASK)
+    assert shipped.features_N_D.size == 0 and {"tones", "contrasts"} <= shipped.metadata.keys()
+    assert set(WITHOUT_FEATURES) == shipped.metadata["half"].keys()
+    assert 0.03 < shipped.metadata["test_flagged_by_two"]["energy or pixel_mahalanobis"] < 0.07
+
+
+def test_thresholds_fitted_here_come_before_shipped_ones(files, tmp_path):
+    checkpoint = tmp_path / "c.pth"
+    shutil.copy(files / "c.pth", checkpoint)
+    own = Thresholds.load(thresholds_path(files / "c.pth"), checkpoint)
+    own.save(thresholds_path(checkpoint))
+    known = {"energy": 1.0, "pixel_mahalanobis": 2.0}
+    other = dataclasses.replace(own, metadata={**own.metadata, "thresholds": known})
+    other.save(shipped_path(checkpoint))
+    assert Thresholds.beside(checkpoint).metadata == own.metadata
+    older = {k: v for k, v in own.metadata.items() if k != "half"}  # knows no two-part mask
+    dataclasses.replace(own, metadata=older).save(thresholds_path(checkpoint))
+    assert Thresholds.beside(checkpoint).metadata == other.metadata
+    assert Thresholds.beside(checkpoint, "knn").metadata == older
+    with pytest.raises(DataError, match="no threshold of 'odin' but of energy"):
+        Thresholds.beside(checkpoint, "odin")
+
+
 def test_thresholds_of_something_else_are_refused(files, tmp_path):
     path = thresholds_path(files / "c.pth")
     (tmp_path / "other.pth").write_bytes(b"other")
@@ -586,8 +616,10 @@ def test_pictures_show_the_scene_and_its_map(tmp_path, scene, files, thresholds)
         compared = scene_panels(opened, thresholds.metadata)
     seen = compared.axes[1].get_images()[0].get_array()
     np.testing.assert_array_equal(seen, to_uint8(numbers(64, 80).transpose(1, 2, 0), 2750))
-    flags = flag_panels(path, {"energy": tmp_path / "out", "knn": tmp_path / "out"})
-    assert [axis.get_title().split(":")[0] for axis in flags.axes] == ["energy", "kNN"]
+    run(path, files, thresholds, tmp_path / "two", score=("knn", "pixel_mahalanobis"))
+    flags = flag_panels(path, {"energy": tmp_path / "out", "knn": tmp_path / "two"})
+    titles = [axis.get_title().split(":")[0] for axis in flags.axes]
+    assert titles == ["energy", "kNN or pixel statistics"]
 
 
 def test_radiometry_adds_the_air_or_shifts_the_means(tmp_path, scene, files, thresholds):

@@ -332,10 +332,11 @@ def test_the_map_lies_on_the_scene_and_keeps_its_thresholds_beside_the_checkpoin
     checkpoint = best_classifier(profile.models)
     assert thresholds_path(checkpoint).is_file()
     folder = profile.data / "maps" / checkpoint.stem / "made_scene"
-    assert sorted(path.name for path in folder.iterdir()) == ["energy", "knn"]
+    both = "energy+pixel_mahalanobis"
+    assert sorted(path.name for path in folder.iterdir()) == [both, "knn"]
     with (
         rasterio.open(profile.scene / "B04.tif") as given,
-        rasterio.open(folder / "energy/class.tif") as made,
+        rasterio.open(folder / both / "class.tif") as made,
     ):
         assert (made.crs, made.transform, made.shape) == (given.crs, given.transform, given.shape)
         assert 5 <= len(np.unique(made.read(1))) <= 11

@@ -388,6 +388,8 @@ def test_what_an_8_bit_picture_shows_as_white_is_known_or_told(
 def test_the_colours_of_an_8_bit_picture_are_doubted_for_they_are_written_unasked(write, ground):
     path = write("scene.tif", (ground[:3] / 10).astype(np.uint8), photometric="RGB")
     assert "by the file's colour interpretation alone" in pixels(path)[2]
+    product = write(L2A.format("N0208") + "/T33_TCI_10m.tif", ground[:3].astype(np.uint8))
+    assert pixels(product)[2] == ""
     named = write("named.tif", (ground[:3] / 10).astype(np.uint8), ("B2", "B3", "B4"))
     np.testing.assert_array_equal(pixels(named)[0], (ground[2::-1] / 10).astype(np.uint8))
 
