@@ -70,7 +70,7 @@ WRITTEN = {
 def write(path: Path, numbers: np.ndarray, how: tuple, names=None, colours=None) -> Path:
     """(3, H, W) digital numbers as a GeoTIFF, written in one of these ways."""
     dtype, factor, added, tags = how
-    values = numbers * factor + added
+    values = numbers.astype(np.float64) * factor + added
     if dtype == "uint8":
         values = np.floor(values + 1e-6).clip(0, 255)
     elif "int" in dtype:

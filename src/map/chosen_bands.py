@@ -155,7 +155,8 @@ def _red_green_blue(file: rasterio.DatasetReader) -> tuple[list[int], str]:
     ):
         raise _refused(file, "has no names that are understood for all of red, green and blue")
     if len(coloured) == 3:
-        return coloured, AS_ANY_PICTURE if unasked else ""
+        told = "TCI" in Path(file.name).stem.upper()  # a product's true-colour image
+        return coloured, AS_ANY_PICTURE if unasked and not told else ""
     if file.count not in (3, 4) or {"red", "green", "blue", "alpha"} & set(shown[:3]):
         raise _refused(file, f"has {file.count} band(s), and nothing says which is red")
     return [1, 2, 3], ASSUMED

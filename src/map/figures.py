@@ -66,13 +66,15 @@ def flag_panels(
 
     Args:
         path, options: of the scene, as `open_scene` takes them.
-        outs: score → what `map_scene` wrote with it.
+        outs: name of a mask → what `map_scene` wrote with it.
     """
     picture = _picture(path, options)
     figure, axes = _panels(len(outs), picture.shape[:2])
-    for axis, (name, out) in zip(axes, outs.items(), strict=True):
+    for axis, out in zip(axes, outs.values(), strict=True):
+        summary = _summary(out)
         _draw_flags(axis, picture, _raster(out, "flagged", picture))
-        axis.set_title(f"{SCORE_NAMES[name]}: {_summary(out)['flagged']:.1%}", fontsize=9)
+        names = " or ".join(SCORE_NAMES[name].split(" (")[0] for name in summary["thresholds"])
+        axis.set_title(f"{names}: {summary['flagged']:.1%}", fontsize=9)
     return figure
 
 
