@@ -24,6 +24,7 @@ from src.data.bands import to_uint8
 from src.data.splits import stratified_split
 from src.data.store import PatchStore
 from src.map import Thresholds, map_scene
+from src.map.thresholds import DEFAULT_MASK
 from src.probes import embed
 from src.runs.runtime import pick
 
@@ -80,8 +81,9 @@ def compare(out: Path, summary: dict, alone: np.ndarray, truth: np.ndarray) -> d
         "pixels_of_the_class_given_alone": (classes == alone[:, None, :, None]).mean(),
         "accuracy_alone": (alone == truth).mean(),
         "accuracy_of_pixels": (classes == truth[:, None, :, None]).mean(),
-        "score": summary["score"],
+        "score": " or ".join(summary["thresholds"]),
         "flagged": summary["flagged"],
+        "flagged_by": str(summary["flagged_by"]),
         **summary["versions"],
     }
 
@@ -93,7 +95,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     model, metadata = load_classifier(args.checkpoint)
-    thresholds = Thresholds.load(args.thresholds, args.checkpoint)
+    thresholds = Thresholds.load(args.thresholds, args.checkpoint, DEFAULT_MASK)
     tile, store = thresholds.metadata["tile"], PatchStore.open(args.store)
     test = stratified_split(store, metadata["config"]["seed"]).test
     coordinates = pd.read_csv(args.coordinates).set_index("name")

@@ -9,6 +9,7 @@ these, of other sets and of scenes by each radiometry. Writes `results/map_trust
 """
 
 import argparse
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=[], help="name=folder")
     parser.add_argument("--step", type=int, default=1, help="every n-th image (default: all)")
     args = parser.parse_args()
+    warnings.simplefilter("ignore")  # pictures lie nowhere
     store, rows = PatchStore.open(args.store), []
     test = stratified_split(store).test[:: args.step]
     images, truth = store.images[test], store.labels[test]

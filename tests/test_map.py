@@ -35,7 +35,7 @@ from src.map import (
     tiles,
 )
 from src.map.__main__ import main
-from src.map.figures import flag_panels, map_panels, scene_panels
+from src.map.figures import class_panels, flag_panels, map_panels, scene_panels
 from src.map.rasters import NO_CLASS, RASTERS
 from src.map.scene_checks import radiometry, rendered, sampled_tiles
 from src.map.thresholds import DEFAULT_MASK, SCORES, WITHOUT_FEATURES, shipped_path
@@ -620,6 +620,9 @@ def test_pictures_show_the_scene_and_its_map(tmp_path, scene, files, thresholds)
     flags = flag_panels(path, {"energy": tmp_path / "out", "knn": tmp_path / "two"})
     titles = [axis.get_title().split(":")[0] for axis in flags.axes]
     assert titles == ["energy", "kNN or pixel statistics"]
+    both = class_panels({"one": tmp_path / "out", "two": tmp_path / "two"})
+    assert [axis.get_title().split(":")[0] for axis in both.axes] == ["one", "two"]
+    assert {text.get_text() for text in both.legends[0].get_texts()} == names
 
 
 def test_radiometry_adds_the_air_or_shifts_the_means(tmp_path, scene, files, thresholds):

@@ -274,6 +274,7 @@ def test_every_figure_is_there_and_projections_keep_their_coordinates(workspace)
         "comparison_msp_both_ways",
         "custom_cnn_map_made_scene",
         "custom_cnn_map_made_scene_scores",
+        "custom_cnn_map_made_scene_air",
     }
     for run_name in ("custom_cnn_1ep_12bands", "custom_cnn_2ep", "resnet50_1ep", "vit_b_16_1ep"):
         expected |= {
@@ -333,7 +334,8 @@ def test_the_map_lies_on_the_scene_and_keeps_its_thresholds_beside_the_checkpoin
     assert thresholds_path(checkpoint).is_file()
     folder = profile.data / "maps" / checkpoint.stem / "made_scene"
     both = "energy+pixel_mahalanobis"
-    assert sorted(path.name for path in folder.iterdir()) == [both, "knn"]
+    air = [f"{both}, {kind}" for kind in ("haze", "match")]
+    assert sorted(path.name for path in folder.iterdir()) == [both, *air, "knn"]
     with (
         rasterio.open(profile.scene / "B04.tif") as given,
         rasterio.open(folder / both / "class.tif") as made,

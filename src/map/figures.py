@@ -59,6 +59,28 @@ def map_panels(path: str | Path, out: str | Path, options: SceneOptions | None =
     return figure
 
 
+def class_panels(outs: dict[str, Path]) -> Figure:
+    """The classes of several maps of one scene, side by side under their names.
+
+    Args:
+        outs: name → what `map_scene` wrote.
+    """
+    summaries = {name: _summary(out) for name, out in outs.items()}
+    with rasterio.open(Path(next(iter(outs.values()))) / "class.tif") as file:
+        step = max(max(file.shape) / PIXELS, 1)
+        blank = np.zeros([max(1, round(length / step)) for length in file.shape])
+    figure, axes = _panels(len(outs), blank.shape)
+    occurring: dict[str, str] = {}
+    for axis, (name, out) in zip(axes, outs.items(), strict=True):
+        shares = summaries[name]["classes"]
+        _show_classes(axis, _raster(out, "class", blank), list(shares))
+        occurring |= {name: name for name, share in shares.items() if share > 0}
+        axis.set_title(f"{name}: {summaries[name]['flagged']:.1%} flagged", fontsize=9)
+    labels = {name: name for name in shares if name in occurring}
+    _draw_legend(figure, list(shares), labels)
+    return figure
+
+
 def flag_panels(
     path: str | Path, outs: dict[str, Path], options: SceneOptions | None = None
 ) -> Figure:
@@ -139,16 +161,22 @@ def _draw_classes(
     figure: Figure, axis: Axes, numbers: np.ma.MaskedArray, shares: dict[str, float]
 ) -> None:
     """Classes in the colours of `class_colours`, with a legend of those that occur."""
-    colours = class_colours(list(shares))
-    colors = ListedColormap(colours)
-    numbers = np.ma.masked_equal(numbers, NO_CLASS)
-    axis.imshow(numbers, cmap=colors, vmin=-0.5, vmax=len(shares) - 0.5, interpolation="nearest")
+    _show_classes(axis, numbers, list(shares))
     axis.set_title("classes (no truth is known)", fontsize=9)
-    handles = []
-    for n, (name, share) in enumerate(shares.items()):
-        if share > 0:
-            percent = f"{share:.0%}" if share >= 0.005 else "<1%"
-            handles.append(Patch(color=colours[n], label=f"{name} {percent}"))
+    percents = {n: f"{share:.0%}" if share >= 0.005 else "<1%" for n, share in shares.items()}
+    labels = {name: f"{name} {percents[name]}" for name, share in shares.items() if share > 0}
+    _draw_legend(figure, list(shares), labels)
+
+
+def _show_classes(axis: Axes, numbers: np.ma.MaskedArray, classes: list[str]) -> None:
+    colors, last = ListedColormap(class_colours(classes)), len(classes) - 0.5
+    numbers = np.ma.masked_equal(numbers, NO_CLASS)
+    axis.imshow(numbers, cmap=colors, vmin=-0.5, vmax=last, interpolation="nearest")
+
+
+def _draw_legend(figure: Figure, classes: list[str], labels: dict[str, str]) -> None:
+    colours = dict(zip(classes, class_colours(classes), strict=True))
+    handles = [Patch(color=colours[name], label=label) for name, label in labels.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
 
 

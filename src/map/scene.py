@@ -111,9 +111,12 @@ class Scene:
         """`reading` in lines for people."""
         read = self.reading
         bands = "; ".join(f"{name}: {band}" for name, band in read["bands"].items())
+        air = read["level"] == "L2A" and read["radiometry"] == "as-is"
+        hint = " (EuroSAT is of level 1C: --radiometry haze adds the air's light)" if air else ""
         return (
             f"{bands}\nscale {read['scale']} ({read['scale_from']}), offset {read['offset']}"
-            f" ({read['offset_from']}), level {read['level'] or 'not known'}"
+            f" ({read['offset_from']}), level {read['level'] or 'not known'}{hint},"
+            f" radiometry {read['radiometry']}"
         )
 
     def read(
