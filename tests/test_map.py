@@ -701,6 +701,17 @@ def test_the_commands_picture_is_of_the_bands_it_mapped(tmp_path, scene, files, 
     np.testing.assert_array_equal(*pictures)
 
 
+def test_a_shipped_classifier_maps_a_geotiff_of_ones_own(tmp_path, scene, run_here, capsys):
+    """As in a fresh clone: no data set is there."""
+    path = scene(numbers(80, 96), nodata=0)
+    run_here(path, SHIPPED[0], tmp_path / "out", "--radiometry", "haze")
+    said = capsys.readouterr().out
+    assert "radiometry haze" in said and "flagged by energy or pixel_mahalanobis" in said
+    with rasterio.open(tmp_path / "out/class.tif") as made:
+        assert made.tags()["CLASS_9"] == "SeaLake" and made.colormap(1)[9][:3] == (23, 71, 158)
+    assert (tmp_path / "out/map.png").is_file()
+
+
 def test_the_command_without_its_checkpoint_names_those_there_are(tmp_path, scene, run_here):
     (tmp_path / "final_supervised_model_a.pth").write_bytes(b"")
     for wrong in (tmp_path / "b.pth", tmp_path):

@@ -309,6 +309,17 @@ def test_an_offset_that_was_taken_off_already_is_doubted(write, ground):
     assert doubts == ""
 
 
+def test_what_may_or_may_not_have_an_offset_is_read_as_it_is_and_both_readings_are_told(
+    write, ground
+):
+    path = write("scene.tif", ground[:3] + 800, ("B4", "B3", "B2"))
+    found, _, doubts = pixels(path)
+    np.testing.assert_array_equal(found, ground[:3] + 800)
+    assert "read with offset 0 (a guess: the darkest band's 2nd percentile is 9" in doubts
+    assert "With --offset 0 the median digital numbers are (14" in doubts
+    assert "with --offset 1000 (44" in doubts
+
+
 # how the values 0 … 10,000 are written: (dtype, factor, added, tags, what is doubted)
 WRITTEN = [
     ("uint16", 1, 0, None, ""),
