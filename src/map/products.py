@@ -60,7 +60,9 @@ def _filled(known: Product, said: Product) -> Product:
 def _from_name(name: str) -> Product:
     level, baseline = LEVEL.search(name), BASELINE.search(name)
     known = Product(level[1].upper() if level else None)
-    if baseline is None or "S2" not in name.upper() or int("".join(baseline.groups())) >= UNKNOWN:
+    # elsewhere N and four figures may be anything
+    of_product = "S2" in name.upper() or re.search(r"_N\d{4}_R\d{3}", name, re.IGNORECASE)
+    if baseline is None or not of_product or int("".join(baseline.groups())) >= UNKNOWN:
         return known
     return replace(known, offset=_added(baseline), source=f"the baseline in the name {name}")
 
