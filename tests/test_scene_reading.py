@@ -303,7 +303,11 @@ def test_older_baselines_and_ones_own_add_nothing(write, ground, baseline):
 
 def test_an_offset_that_was_taken_off_already_is_doubted(write, ground):
     path = write(L2A.format("N0509") + ".tif", ground[:3], ("B4", "B3", "B2"))
-    assert "of the pixels have a reflectance below 0" in pixels(path)[2]
+    doubts = pixels(path)[2]
+    assert "of the pixels have a reflectance below 0" in doubts and "Then give --offset 0" in doubts
+    twice = write("twice.tif", ground[:3].astype(np.int16) - 1000, ("B4", "B3", "B2"))
+    assert "was 1000 taken off twice? Then give --offset -1000" in pixels(twice)[2]
+    np.testing.assert_array_equal(pixels(twice, offset=-1000)[0], ground[:3])
     found, _, doubts = pixels(path, offset=0)
     np.testing.assert_array_equal(found, ground[:3])
     assert doubts == ""

@@ -70,14 +70,13 @@ def class_panels(outs: dict[str, Path]) -> Figure:
         step = max(max(file.shape) / PIXELS, 1)
         blank = np.zeros([max(1, round(length / step)) for length in file.shape])
     figure, axes = _panels(len(outs), blank.shape)
-    occurring: dict[str, str] = {}
+    occurring: set[str] = set()
     for axis, (name, out) in zip(axes, outs.items(), strict=True):
         shares = summaries[name]["classes"]
         _show_classes(axis, _raster(out, "class", blank), list(shares))
-        occurring |= {name: name for name, share in shares.items() if share > 0}
+        occurring |= {class_ for class_, share in shares.items() if share > 0}
         axis.set_title(f"{name}: {summaries[name]['flagged']:.1%} flagged", fontsize=9)
-    labels = {name: name for name in shares if name in occurring}
-    _draw_legend(figure, list(shares), labels)
+    _draw_legend(figure, list(shares), {c: c for c in shares if c in occurring})
     return figure
 
 

@@ -152,7 +152,10 @@ def _contradictions(numbers_N_C: np.ndarray, offset_C: np.ndarray, origin: str) 
     if below <= 0.1:
         return ()
     taken = ", ".join(f"{value:g}" for value in sorted(set(offset_C)))
+    remedy = (
+        "already? Then give --offset 0" if offset_C.any() else "twice? Then give --offset -1000"
+    )
     return (
         f"{below:.0%} of the pixels have a reflectance below 0 with offset {taken} (from {origin}):"
-        " was it taken off already? Then give --offset 0",
+        f" was 1000 taken off {remedy}",
     )
