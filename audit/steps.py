@@ -191,7 +191,7 @@ def _name(kind: str, config: PretrainConfig | FinetuneConfig, *more: Any) -> str
 
 def _as_text(config: PretrainConfig | FinetuneConfig) -> str:
     """Its repr, but for the younger settings that are off."""
-    younger = YOUNGER if isinstance(config, PretrainConfig) else ()
+    younger = YOUNGER if isinstance(config, PretrainConfig) else ("tones",)
     values = {field.name: getattr(config, field.name) for field in fields(config)}
     shown = [f"{key}={value!r}" for key, value in values.items() if value or key not in younger]
     return f"{type(config).__name__}({', '.join(shown)})"

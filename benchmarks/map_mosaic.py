@@ -24,6 +24,7 @@ from src.data.bands import to_uint8
 from src.data.splits import stratified_split
 from src.data.store import PatchStore
 from src.map import Thresholds, map_scene
+from src.map.thresholds import DEFAULT_MASK
 from src.probes import embed
 from src.runs.runtime import pick
 
@@ -50,15 +51,24 @@ def neighbours(places: np.ndarray) -> np.ndarray:
     return np.take_along_axis(north_first, places[north_first, 1].argsort(1), 1)
 
 
-def write_mosaic(path: Path, images: np.ndarray, stretch: float) -> None:
-    """(SIDE, SIDE, H, W, 3) uint8 images as one scene of digital numbers that render to them."""
+def numbers_of(images: np.ndarray, stretch: float) -> np.ndarray:
+    """(SIDE, SIDE, H, W, 3) uint8 images as one scene (3, …) of digital numbers that render to
+    them; 1 in place of 0, which is no data where all bands have it, and renders to 0 too.
+    """
     pixels = images.transpose(4, 0, 2, 1, 3).reshape(3, SIDE * images.shape[2], -1)
     rendered = to_uint8(np.arange(65536, dtype=np.uint16), stretch)
-    numbers = np.searchsorted(rendered, np.arange(256)).astype(np.uint16)[pixels]
+    numbers = np.searchsorted(rendered, np.arange(256)).clip(1).astype(np.uint16)[pixels]
     assert (to_uint8(numbers, stretch) == pixels).all()
-    height, width = pixels.shape[1:]
+    return numbers
+
+
+def write_mosaic(path: Path, images: np.ndarray, stretch: float) -> None:
+    """Write `numbers_of` images as a GeoTIFF that names its bands."""
+    numbers = numbers_of(images, stretch)
+    height, width = numbers.shape[1:]
     with rasterio.open(path, "w", height=height, width=width, **PROFILE) as file:
         file.write(numbers)
+        file.descriptions = ("B04", "B03", "B02")
 
 
 def compare(out: Path, summary: dict, alone: np.ndarray, truth: np.ndarray) -> dict:
@@ -71,8 +81,9 @@ def compare(out: Path, summary: dict, alone: np.ndarray, truth: np.ndarray) -> d
         "pixels_of_the_class_given_alone": (classes == alone[:, None, :, None]).mean(),
         "accuracy_alone": (alone == truth).mean(),
         "accuracy_of_pixels": (classes == truth[:, None, :, None]).mean(),
-        "score": summary["score"],
+        "score": " or ".join(summary["thresholds"]),
         "flagged": summary["flagged"],
+        "flagged_by": str(summary["flagged_by"]),
         **summary["versions"],
     }
 
@@ -84,7 +95,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     model, metadata = load_classifier(args.checkpoint)
-    thresholds = Thresholds.load(args.thresholds, args.checkpoint)
+    thresholds = Thresholds.load(args.thresholds, args.checkpoint, DEFAULT_MASK)
     tile, store = thresholds.metadata["tile"], PatchStore.open(args.store)
     test = stratified_split(store, metadata["config"]["seed"]).test
     coordinates = pd.read_csv(args.coordinates).set_index("name")

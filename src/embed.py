@@ -118,7 +118,33 @@ def _open_folder(source: Path, batch_size: int) -> tuple[pd.DataFrame, Batches]:
         )
     index = pd.DataFrame({"name": [file.relative_to(source).as_posix() for file in files]})
     starts = range(0, len(files), batch_size)
-    return index, ([read_image(file) for file in files[n : n + batch_size]] for n in starts)
+    return index, ([_read(file) for file in files[n : n + batch_size]] for n in starts)
+
+
+def _read(file: Path) -> np.ndarray:
+    """One (H, W, 3) uint8 image; of a raster of another kind the error says what it is."""
+    try:
+        return read_image(file)
+    except DataError as error:
+        kind = _raster_kind(file) if file.suffix.lower() in (".tif", ".tiff") else None
+        if kind is None:
+            raise
+        raise DataError(
+            f"{file} holds {kind}: src.embed takes 8-bit RGB images, or a store. Render it (digital"
+            " number 2750 as 255, as EuroSAT), or map a whole scene with src.map"
+        ) from error
+
+
+def _raster_kind(file: Path) -> str | None:
+    """Bands and type of a GeoTIFF that can be read but is no 8-bit RGB; None of any other file."""
+    import rasterio
+
+    try:
+        with rasterio.open(file) as raster:
+            kind = raster.count, raster.dtypes[0]
+    except rasterio.errors.RasterioError:
+        return None
+    return None if kind == (3, "uint8") else f"{kind[0]} band(s) of {kind[1]}"
 
 
 def _check_bands(images: list[np.ndarray], channels: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from src import checkpoints
 from src.augmentations import check_statistics, random_dihedral
 from src.augmentations.evaluation_transform import prepare
+from src.augmentations.tones import draw_tones
 from src.augmentations.transfer import to_device
 from src.checks import check_config, check_images, check_labels, check_split
 from src.data.splits import Split
@@ -41,6 +42,7 @@ class FinetuneConfig:
     in_channels: int = 3
     dropout: float = 0.1
     seed: int = 0
+    tones: float = 0.0  # share of images in tones between level 1C and 2A, see `draw_tones`
 
     @property
     def epochs(self) -> int:
@@ -126,8 +128,8 @@ def finetune(
         classes: their names, in the order of the labels.
         config: the recipe; `config.from_scratch()` for the baseline.
         out: folder for the checkpoint of the best epoch.
-        pretrained: pretraining checkpoint for the encoder, or `IMAGENET`; None starts from random
-            weights.
+        pretrained: pretraining checkpoint for the encoder, a classifier of the same classes to go
+            on with, or `IMAGENET`; None starts from random weights.
         settings: device, saving and resuming; this run's folder is
             `<encoder>_<from_scratch or what it starts from>_<epochs>ep_seed<seed>`.
 
@@ -141,7 +143,7 @@ def finetune(
     """
     out, runtime = Path(out), settings.runtime or pick()
     images, labels, split = check_training(images, labels, split, classes, config)
-    model = starting_classifier(config, len(classes), pretrained, runtime)
+    model = starting_classifier(config, classes, pretrained, runtime)
     data, targets = _on_device(images, labels, runtime.device)
     train_rows, steps = torch.as_tensor(split.train), len(split.train) // config.batch_size
     schedule = Schedule(config.epochs, steps, config.batch_size, config.lr)
@@ -158,6 +160,7 @@ def finetune(
             rows_S_n = train_rows[order][: steps * config.batch_size].view(steps, -1)[loop.step :]
             for step, (batch, target) in loop.steps(_labelled(data, targets, rows_S_n)):
                 torch.manual_seed(seed_of(config.seed, epoch - 1, step, 1))  # dropout's
+                batch = draw_tones(batch, generator(config.seed, epoch - 1, step, 2), config.tones)
                 batch = prepare(batch.permute(0, 2, 3, 1), config.image_size, runtime.device)
                 batch = random_dihedral(batch, generator(config.seed, epoch - 1, step))
                 with runtime.autocast():

@@ -61,7 +61,9 @@ def map_row_by_row(path, checkpoint, out):
     torch.set_num_threads(1)
     tiles.STRIP_TILES = 1
     thresholds = Thresholds.load(thresholds_path(checkpoint), checkpoint)
-    map_scene(path, checkpoint, out, thresholds, stride=16, runtime=pick("cpu", "float32"))
+    map_scene(
+        path, checkpoint, out, thresholds, score="energy", stride=16, runtime=pick("cpu", "float32")
+    )
 
 
 TINY = Size(

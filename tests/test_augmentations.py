@@ -20,6 +20,7 @@ from torchvision.transforms import RandomResizedCrop
 from benchmarks.exact_colours import ExactColours, color_jitter
 from src import augmentations as A
 from src.augmentations import SimCLRAugmentation, blocks, colours, filters, resampling
+from src.augmentations.tones import draw_tones, path_reflectance, transmittance
 from src.data.bands import ALL_BANDS
 from src.data.bigearthnet.patch import read_patch
 from src.runs.distributed import World
@@ -829,3 +830,47 @@ def test_both_views_are_written_in_the_networks_precision(monkeypatch):
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert all(torch.equal(a.bfloat16(), b) for a, b in zip(full, half, strict=True))
+
+
+# Tones between level 1C and 2A
+
+
+def test_the_air_is_rayleighs():
+    """Hansen & Travis 1974: depths 0.0451, 0.0906, 0.154 at 665, 560 and 492 nm; sun at 40°."""
+    np.testing.assert_allclose(path_reflectance(3), (0.0175, 0.0351, 0.0596), atol=1e-4)
+    np.testing.assert_allclose(transmittance(3), (0.949, 0.901, 0.838), atol=1e-3)
+    assert path_reflectance(12)[3] == path_reflectance(3)[0]  # B04
+    assert path_reflectance(12)[-1] < 2e-4
+    with pytest.raises(ValueError, match="the air of 5 bands is not known"):
+        transmittance(5)
+
+
+@pytest.mark.parametrize(("dtype", "bands", "white"), [("uint8", 3, 255), ("uint16", 12, 10_000)])
+def test_tones_are_air_taken_away_and_gains_each_image_its_own(dtype, bands, white):
+    values = np.random.default_rng(0).integers(0, white, (40, bands, 8, 8))
+    images = torch.from_numpy(values.astype(dtype))
+    plain = resampling.to_unit(images)
+    toned = draw_tones(images, rng(), 0.5)
+    assert torch.equal(toned, draw_tones(images, rng(), 0.5))
+    assert toned.dtype == torch.float32 and toned.min() >= 0 and toned.max() <= 1
+    same = (toned == plain).flatten(1).all(1)
+    assert 10 <= same.sum() <= 30
+    gains = []
+    for before, after in zip(plain[~same], toned[~same], strict=True):
+        inside = (after > 0) & (after < 1)
+        lines = [
+            np.polyfit(b[i].numpy(), a[i].numpy(), 1)
+            for b, a, i in zip(before, after, inside, strict=True)
+        ]
+        gain, shift = np.array(lines).T
+        assert (gain >= 0.8 * 0.92 - 1e-3).all() and (gain <= 1.3 * 1.08 + 1e-3).all()
+        air = -shift / gain / np.array(path_reflectance(bands))  # the same air in every band
+        scale = 2750 / 10_000 if dtype == "uint8" else 1
+        assert np.ptp(air[:3]) < 0.1 / scale and (-0.35 <= air[0] * scale <= 1.45)
+        gains.append(gain[0])
+    assert np.ptp(gains) > 0.1
+
+
+def test_no_tones_are_the_images_themselves():
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    assert draw_tones(images, rng(), 0.0) is images

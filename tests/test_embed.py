@@ -73,6 +73,15 @@ def test_a_store_keeps_its_labels_and_a_classifier_gives_its_encoder(tmp_path, e
         np.testing.assert_allclose(row, alone(encoder, image), atol=1e-5)
 
 
+def test_a_geotiff_of_a_scene_is_told_for_what_it_is(tmp_path, checkpoint, write_band):
+    (tmp_path / "scenes").mkdir()
+    for dtype, count in (("uint16", 4), ("float32", 3), ("uint8", 4)):
+        write_band(tmp_path / "scenes/a.tif", np.ones((count, 16, 16), dtype))
+        message = rf"a\.tif holds {count} band\(s\) of {dtype}: src\.embed takes 8-bit RGB images"
+        with pytest.raises(DataError, match=message):
+            embed_to_files(tmp_path / "scenes", checkpoint, tmp_path / "out", runtime=FLOAT32)
+
+
 def test_what_cannot_be_embedded_is_told_and_leaves_no_half_file(tmp_path, checkpoint):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no images"):

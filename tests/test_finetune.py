@@ -290,6 +290,16 @@ def test_both_arms_start_with_the_same_head_but_not_the_same_encoder(
     )
 
 
+def test_tones_change_what_is_learnt_and_are_in_the_record(tmp_path):
+    config = replace(CONFIG, phases=(0, 0, 1))
+    plain = run(tmp_path / "plain", config)
+    toned = run(tmp_path / "toned", replace(config, tones=0.5))
+    assert checkpoints.load(toned.checkpoint)[1]["config"]["tones"] == 0.5
+    assert toned.history["loss"][0] != plain.history["loss"][0]
+    again = run(tmp_path / "again", replace(config, tones=0.5))
+    np.testing.assert_array_equal(again.test_logits, toned.test_logits)
+
+
 def test_the_name_and_the_record_tell_the_arms_apart(tmp_path, learnt, pretrained):
     informed = run(tmp_path, replace(CONFIG, phases=(1, 0, 0)), pretrained=pretrained)
     accuracy = f"acc{100 * informed.val_accuracy:.2f}"

@@ -1,5 +1,6 @@
 """A scene in, a map and where not to believe it out: made scenes, a small untrained network."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -35,14 +36,18 @@ from src.map import (
     tiles,
 )
 from src.map.__main__ import main
-from src.map.figures import flag_panels, map_panels, scene_panels
+from src.map.figures import class_panels, flag_panels, map_panels, scene_panels
 from src.map.rasters import NO_CLASS, RASTERS
-from src.map.thresholds import SCORES
+from src.map.scene_checks import radiometry, rendered, sampled_tiles
+from src.map.thresholds import DEFAULT_MASK, SCORES, WITHOUT_FEATURES, shipped_path
 from src.map.tiles import TileGrid, blend, tile_starts
+from src.map.tones import other_order, strange_tones, usual_tones
 from src.ood import penultimate
+from src.profiles import ROOT
 from src.runs import fingerprint
 from src.runs.runtime import pick
 
+SHIPPED = sorted((ROOT / "models").glob("final_supervised_model_*.pth"))
 TILE, CLASSES, FLOAT32 = 16, ["Sea", "Forest", "Town"], pick("cpu", "float32")
 
 
@@ -99,6 +104,9 @@ def numbers(height, width, seed=1):
 def scene(tmp_path, write_band):
     def write(values, name="scene.tif", **profile):
         write_band(tmp_path / name, values, **profile)
+        if len(values) == 3:
+            with rasterio.open(tmp_path / name, "r+") as file:
+                file.descriptions = ("B04", "B03", "B02")
         return tmp_path / name
 
     return write
@@ -184,21 +192,61 @@ def test_tiles_reach_both_ends_and_never_beyond(length):
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_only_whole_tiles_count_and_nothing_is_filled_in(
-    tmp_path, scene, files, thresholds, declared
+@pytest.mark.parametrize("tolerated", [0, 0.02])
+def test_missing_pixels_are_not_mapped_nor_tiles_with_too_many(
+    tmp_path, scene, files, thresholds, declared, tolerated
 ):
     values = numbers(64, 64)
     values[:, 20, 50], values[0, 5, 5] = 0, 0  # one missing pixel, and one that is dark in one band
-    run(scene(values, nodata=0 if declared else None), files, thresholds, tmp_path / "out")
-    missing = np.zeros((64, 64), bool)
-    missing[16:32, 48:] = True
-    if declared:  # then the file says that 0 in any band is nothing
-        missing[:16, :16] = True
+    values[:, 40, :8] = 0  # 3 % of a tile
+    path = scene(values, nodata=0 if declared else None)
+    summary = run(path, files, thresholds, tmp_path / "out", missing=tolerated)
+    missing = (values == 0).all(0)
+    unmapped = missing.copy()
+    unmapped[32:48, :16] = True
+    if not tolerated:
+        unmapped[16:32, 48:] = True
     for name in RASTERS:
         found = read(tmp_path / "out", name)
         assert (
-            (found == NO_CLASS if found.dtype == np.uint8 else np.isnan(found)) == missing
+            (found == NO_CLASS if found.dtype == np.uint8 else np.isnan(found)) == unmapped
         ).all(), name
+    assert summary["mapped"] == pytest.approx(1 - unmapped.mean())
+    told = summary["unmapped"]
+    assert told["missing pixels"] == pytest.approx(missing.mean())
+    assert sum(told.values()) == pytest.approx(unmapped.mean())
+    assert sum(summary["classes"].values()) == pytest.approx(1)
+
+
+def test_a_tile_with_a_gap_is_asked_about_with_its_medians_in_it(
+    tmp_path, scene, files, thresholds
+):
+    whole, gap = numbers(16, 16), numbers(16, 16)
+    gap[:, 3, 3:9] = 0
+    medians = np.median(gap[:, (gap != 0).all(0)], axis=1).astype(np.uint16)
+    whole[:, 3, 3:9] = medians[:, None]
+    run(scene(whole, "whole.tif"), files, thresholds, tmp_path / "whole")
+    run(scene(gap, "gap.tif"), files, thresholds, tmp_path / "gap")
+    scores = [read(tmp_path / name, "score")[0, 0] for name in ("whole", "gap")]
+    assert scores[0] == scores[1]
+
+
+def test_the_default_mask_is_the_score_or_the_pixels_each_at_half_the_share(
+    tmp_path, scene, files, thresholds
+):
+    path, known, pair = scene(numbers(96, 96)), thresholds.metadata, DEFAULT_MASK
+    summary = run(path, files, thresholds, tmp_path / "out", score=pair)
+    alone = [run(path, files, thresholds, tmp_path / name, score=name) for name in pair]
+    scores = [read(tmp_path / name, "score") for name in pair]
+    above = [s > known["half"][name] for s, name in zip(scores, pair, strict=True)]
+    np.testing.assert_array_equal(read(tmp_path / "out", "score"), scores[0])
+    np.testing.assert_array_equal(read(tmp_path / "out", "flagged_by"), above[0] + 2 * above[1])
+    np.testing.assert_array_equal(read(tmp_path / "out", "flagged"), above[0] | above[1])
+    assert summary["thresholds"] == {name: known["half"][name] for name in pair}
+    by = summary["flagged_by"]
+    assert list(by.values()) == pytest.approx([part.mean() for part in above])
+    assert summary["flagged"] == pytest.approx((above[0] | above[1]).mean())
+    assert all(by[name] <= one["flagged"] for name, one in zip(pair, alone, strict=True))
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -246,6 +294,7 @@ def test_every_layout_gives_the_same_pixels(tmp_path, write_band):
         ("folder", {}),
         (product, {}),
         ("float.tif", {"scale": 10_000}),
+        ("float.tif", {"bands": [1, 2, 3]}),
     ]:
         with open_scene(tmp_path / path, SceneOptions(**options)) as scene:
             found, valid = scene.read(whole)
@@ -280,27 +329,24 @@ def bands_of_two_sizes(folder, write_band):
         (
             lambda s, f, w: s(numbers(40, 40)[:2]),
             {},
-            r"has 2 band\(s\), expected red, green and blue: give --bands",
+            r"has 2 band\(s\), and nothing says which is red.*Give --bands",
         ),
         (
             lambda s, f, w: s(numbers(40, 40)),
             {"bands": [1, 2, 4]},
-            "has no band 4; there is: 1, 2, 3",
+            "has no band '4'; there is: 1: B04, 2: B03",
         ),
         (lambda s, f, w: s(numbers(40, 40)), {"bands": [1, 2]}, "the network takes 3 bands, got 2"),
-        (
-            lambda s, f, w: s((numbers(40, 40) / 1e4).astype("float32")),
-            {},
-            "reflectance in 0…1 give --scale 10000",
-        ),
         (lambda s, f, w: s(np.zeros((3, 40, 40), np.uint16)), {}, "no 16×16 pixels in one piece"),
+        (lambda s, f, w: s(numbers(40, 40)), {"missing": 1}, "missing is a share from 0 to below"),
+        (lambda s, f, w: s(numbers(40, 40)), {"radiometry": "hazy"}, "radiometry is one of"),
         (lambda s, f, w: s(numbers(40, 15)), {}, "is 15×40 pixels, smaller than a tile of 16"),
         (lambda s, f, w: s(numbers(40, 40)), {"stride": 17}, "stride must lie between 1 and 16"),
         (lambda s, f, w: s(numbers(40, 40)), {"scale": 0}, "scale must be positive"),
         (
             lambda s, f, w: s(np.ones((3, 40, 40), np.uint8)),
             {"scale": 10},
-            "8-bit bands, which are taken as they are",
+            "8-bit bands, which are pictures: no scale, no offset, but --white",
         ),
         (lambda s, f, w: bands_of_two_sizes(f, w), {}, "different grids .20×20, 40×40"),
         (lambda s, f, w: f, {}, "one 10 m file of band B04 .such as B04.tif., found none"),
@@ -329,8 +375,9 @@ def test_what_is_unlike_the_training_data_is_known_before_mapping(tmp_path, scen
     usual = numbers(64, 64)
     assert doubts(scene(usual), thresholds) == ""
     bright = doubts(scene(usual + 1000, "bright.tif"), thresholds)
-    assert "outside the tones of 98 %" in bright and "offset 1000" in bright
-    assert "the darkest sampled pixel is 1" in bright
+    assert "read with offset 1000 (a guess: the darkest band's 2nd percentile" in bright
+    assert "With --offset 0 the median" in bright and "tones of 98 %" not in bright
+    assert "outside the tones of 98 %" in doubts(tmp_path / "bright.tif", thresholds, offset=0)
     assert doubts(tmp_path / "bright.tif", thresholds, offset=1000) == ""
     coarse = scene(usual, "coarse.tif", transform=Affine(20, 0, 0, 0, -20, 0))
     assert doubts(coarse, thresholds) == "pixels of 20 × 20 metre: the network learnt on 10 m"
@@ -338,12 +385,34 @@ def test_what_is_unlike_the_training_data_is_known_before_mapping(tmp_path, scen
     assert "degrees" in doubts(scene(usual, "degrees.tif", **degrees), thresholds)
 
 
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0), (2, 0, 1)])
+@pytest.mark.parametrize("air", [(0, 0, 0), (-119, -255, -542)])  # level 2A lacks it
+def test_the_order_of_bands_is_told_by_their_contrasts_whatever_the_air(air, order):
+    """Red has the most contrast, blue the least; air adds to a band and leaves that."""
+    rng = np.random.default_rng(0)
+
+    def tiles(count):
+        shade = rng.gamma(9, 1 / 9, (count, TILE, TILE, 1)) ** rng.uniform(
+            0.5, 1.5, (count, 1, 1, 1)
+        )
+        return shade * [800, 700, 500] + [150, 250, 500]
+
+    trained = to_uint8(tiles(200).astype(np.uint16), 2750)
+    known = {"stretch": 2750, **usual_tones(trained)}
+    seen = to_uint8((tiles(50) + air).clip(0).astype(np.uint16), 2750)
+    assert strange_tones(seen, known) == "" and other_order(seen, known) == ""
+    said = other_order(seen[..., list(order)], known)
+    names = [("first", "second", "third")[order.index(band)] for band in range(3)]
+    assert "red {}, green {}, blue {}".format(*names) in said
+    assert "outside the tones" in strange_tones(np.minimum(seen + 100.0, 255), known)
+
+
 def test_the_caller_is_warned_and_map_json_keeps_the_warnings(tmp_path, scene, files, thresholds):
-    path, out = scene(numbers(64, 64) + 1000), tmp_path / "out"
+    path, out = scene(numbers(64, 64) + 3000), tmp_path / "out"
     with pytest.warns(UserWarning) as warned:
         map_scene(path, files / "c.pth", out, thresholds, stride=TILE, runtime=FLOAT32)
     messages = [str(warning.message) for warning in warned]
-    assert "outside the tones" in messages[0] and "offset 1000" in messages[1]
+    assert "offset 1000" in messages[0] and "outside the tones" in messages[1]
     assert {warning.filename for warning in warned} == {__file__}  # so that it can filter them
     assert json.loads((out / "map.json").read_text())["warnings"] == messages
 
@@ -381,6 +450,33 @@ def test_thresholds_of_logits_alone_need_no_training_features(files, tmp_path):
     assert Thresholds.load(path, checkpoint).metadata == few.metadata
     with pytest.raises(DataError, match="no threshold of 'knn' but of energy: fit them again"):
         Thresholds.load(path, checkpoint, "knn")
+
+
+@pytest.mark.parametrize("checkpoint", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_classifiers_come_with_thresholds_of_what_needs_no_features(checkpoint):
+    """So that a map needs no EuroSAT in a fresh clone."""
+    assert shipped_path(checkpoint).stat().st_size < 1_000_000
+    shipped = Thresholds.load(shipped_path(checkpoint), checkpoint, DEFAULT_MASK)
+    assert shipped.features_N_D.size == 0 and {"tones", "contrasts"} <= shipped.metadata.keys()
+    assert set(WITHOUT_FEATURES) == shipped.metadata["half"].keys()
+    assert 0.03 < shipped.metadata["test_flagged_by_two"]["energy or pixel_mahalanobis"] < 0.07
+
+
+def test_thresholds_fitted_here_come_before_shipped_ones(files, tmp_path):
+    checkpoint = tmp_path / "c.pth"
+    shutil.copy(files / "c.pth", checkpoint)
+    own = Thresholds.load(thresholds_path(files / "c.pth"), checkpoint)
+    own.save(thresholds_path(checkpoint))
+    known = {"energy": 1.0, "pixel_mahalanobis": 2.0}
+    other = dataclasses.replace(own, metadata={**own.metadata, "thresholds": known})
+    other.save(shipped_path(checkpoint))
+    assert Thresholds.beside(checkpoint).metadata == own.metadata
+    older = {k: v for k, v in own.metadata.items() if k != "half"}  # knows no two-part mask
+    dataclasses.replace(own, metadata=older).save(thresholds_path(checkpoint))
+    assert Thresholds.beside(checkpoint).metadata == other.metadata
+    assert Thresholds.beside(checkpoint, "knn").metadata == older
+    with pytest.raises(DataError, match="no threshold of 'odin' but of energy"):
+        Thresholds.beside(checkpoint, "odin")
 
 
 def test_thresholds_of_something_else_are_refused(files, tmp_path):
@@ -446,6 +542,9 @@ def test_a_killed_run_continues_and_gives_the_same_bytes(
     assert not done.parent.exists()
 
 
+TOLD = {"scale": 1, "offset": 0}  # no pixel is looked at to find out
+
+
 @contextmanager
 def unreadable(path, row):
     """Eight rows of a scene's pixels, from there, cannot be read; nothing else tells of it."""
@@ -494,14 +593,14 @@ def test_strips_are_read_one_at_a_time_and_never_twice(
 ):
     monkeypatch.setattr(tiles, "STRIP_TILES", 12)
     path = fragile(numbers(300, 40))  # three tiles a row: strips of four rows, or 64 pixels
-    run(path, files, thresholds, tmp_path / "whole")
+    run(path, files, thresholds, tmp_path / "whole", **TOLD)
     with unreadable(path, 224), pytest.raises(DataError, match="cannot be read"):
-        run(path, files, thresholds, tmp_path / "out")
+        run(path, files, thresholds, tmp_path / "out", **TOLD)
     done = np.load(tmp_path / "out/.unfinished/done.npy")
     assert list(done) == [True] * 12 + [False] * 7  # those before pixel 192
     assert not (tmp_path / "out/class.tif").exists()
     with unreadable(path, 24):  # in a strip that is done
-        run(path, files, thresholds, tmp_path / "out")
+        run(path, files, thresholds, tmp_path / "out", **TOLD)
     assert rasters(tmp_path / "out") == rasters(tmp_path / "whole")
 
 
@@ -509,12 +608,12 @@ def test_a_finished_map_is_not_made_again_and_another_one_not_mixed_in(
     tmp_path, fragile, files, thresholds
 ):
     path = fragile(numbers(40, 40))
-    first = run(path, files, thresholds, tmp_path / "out")
+    first = run(path, files, thresholds, tmp_path / "out", **TOLD)
     with unreadable(path, 0):
-        assert run(path, files, thresholds, tmp_path / "out") == first
+        assert run(path, files, thresholds, tmp_path / "out", **TOLD) == first
     another = r"begun otherwise \(score was 'energy', now 'knn'; threshold was"
     with pytest.raises(DataError, match=another):
-        run(path, files, thresholds, tmp_path / "out", score="knn")
+        run(path, files, thresholds, tmp_path / "out", score="knn", **TOLD)
 
 
 def test_a_map_whose_missing_pixels_are_nan_is_known_again(tmp_path, scene, files, thresholds):
@@ -541,8 +640,45 @@ def test_pictures_show_the_scene_and_its_map(tmp_path, scene, files, thresholds)
         compared = scene_panels(opened, thresholds.metadata)
     seen = compared.axes[1].get_images()[0].get_array()
     np.testing.assert_array_equal(seen, to_uint8(numbers(64, 80).transpose(1, 2, 0), 2750))
-    flags = flag_panels(path, {"energy": tmp_path / "out", "knn": tmp_path / "out"})
-    assert [axis.get_title().split(":")[0] for axis in flags.axes] == ["energy", "kNN"]
+    run(path, files, thresholds, tmp_path / "two", score=("knn", "pixel_mahalanobis"))
+    flags = flag_panels(path, {"energy": tmp_path / "out", "knn": tmp_path / "two"})
+    titles = [axis.get_title().split(":")[0] for axis in flags.axes]
+    assert titles == ["energy", "kNN or pixel statistics"]
+    both = class_panels({"one": tmp_path / "out", "two": tmp_path / "two"})
+    assert [axis.get_title().split(":")[0] for axis in both.axes] == ["one", "two"]
+    assert {text.get_text() for text in both.legends[0].get_texts()} == names
+
+
+def test_radiometry_adds_the_air_or_shifts_the_means(tmp_path, scene, files, thresholds):
+    values, known = numbers(64, 64), thresholds.metadata
+    product = tmp_path / "S2A_MSIL1C_20200101T0_N0208_R1_T33UVP"
+    product.mkdir()
+    with open_scene(scene(values), SceneOptions(radiometry="haze")) as opened:
+        hazy = rendered(np.zeros((1, 3), np.uint16), known, radiometry(opened, known))
+    assert hazy.tolist() == [[16, 32, 55]]  # reflectance 0.0175, 0.0351, 0.0596
+    with open_scene(tmp_path / "scene.tif", SceneOptions(radiometry="match")) as opened:
+        tiles = sampled_tiles(opened, TILE)
+        matched = rendered(tiles, known, radiometry(opened, known))
+    medians = np.median(matched.mean((1, 2)), 0)
+    np.testing.assert_allclose(medians, known["tones"][1], atol=1.5)
+    summary = run(tmp_path / "scene.tif", files, thresholds, tmp_path / "out", radiometry="haze")
+    assert summary["radiometry"] == "haze" and summary["level"] is None
+    level_1c = scene(values, product.name + "/scene.tif")
+    with pytest.raises(DataError, match="level 1C, which has the air's light already"):
+        run(level_1c, files, thresholds, tmp_path / "other", radiometry="haze")
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (("energy", "knn", "vim"), "one score or of two different ones"),
+        (("energy", "energy"), "one score or of two different ones"),
+        (("energy", "odin"), "no threshold of 'odin' at half the share"),
+    ],
+)
+def test_a_mask_is_of_one_score_or_two(files, score, message):
+    with pytest.raises((DataError, ValueError), match=message):
+        Thresholds.load(thresholds_path(files / "c.pth"), files / "c.pth", score)
 
 
 def words(path, checkpoint, out, *options):
@@ -556,7 +692,9 @@ def test_the_command_fits_maps_and_says_how_much_is_flagged(tmp_path, scene, fil
     store = ("--store", files / "store", "--keep", 0.9)
     done = run_module("src.map", *words(path, checkpoint, tmp_path / "out", *store))
     assert done.returncode == 0, done.stderr
-    assert "% of the mapped pixels flagged by energy (of EuroSAT: 10%)" in done.stdout
+    flagged = "% of the mapped pixels flagged by energy or pixel_mahalanobis (of EuroSAT: 10%)"
+    assert flagged in done.stdout
+    assert "red: scene.tif, band 1" in done.stdout and "offset 1000.0 (a guess" in done.stdout
     assert "pixels/s" in done.stdout and f"thresholds: {thresholds_path(checkpoint)}" in done.stdout
     warned = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert any("offset 1000" in line for line in warned)
@@ -585,6 +723,24 @@ def test_the_commands_picture_is_of_the_bands_it_mapped(tmp_path, scene, files, 
     run_here(turned, files / "c.pth", tmp_path / "turned", "--bands", 3, 2, 1, "--scale", 10_000)
     pictures = [plt.imread(tmp_path / name / "map.png") for name in ("plain", "turned")]
     np.testing.assert_array_equal(*pictures)
+
+
+def test_a_shipped_classifier_maps_a_geotiff_of_ones_own(tmp_path, scene, run_here, capsys):
+    """As in a fresh clone: no data set is there."""
+    path = scene(numbers(80, 96), nodata=0)
+    run_here(path, SHIPPED[0], tmp_path / "out", "--radiometry", "haze")
+    said = capsys.readouterr().out
+    assert "radiometry haze" in said and "flagged by energy or pixel_mahalanobis" in said
+    with rasterio.open(tmp_path / "out/class.tif") as made:
+        assert made.tags()["CLASS_9"] == "SeaLake" and made.colormap(1)[9][:3] == (23, 71, 158)
+    assert (tmp_path / "out/map.png").is_file()
+
+
+def test_the_command_without_its_checkpoint_names_those_there_are(tmp_path, scene, run_here):
+    (tmp_path / "final_supervised_model_a.pth").write_bytes(b"")
+    for wrong in (tmp_path / "b.pth", tmp_path):
+        with pytest.raises(SystemExit, match=r"^error: no checkpoint .*model_a\.pth"):
+            run_here(scene(numbers(40, 40)), wrong, tmp_path / "out")
 
 
 def test_the_command_without_thresholds_says_how_to_get_them(tmp_path, scene, files, run_here):

@@ -287,6 +287,7 @@ def test_every_figure_is_there_and_projections_keep_their_coordinates(workspace)
         "comparison_msp_both_ways",
         "custom_cnn_map_made_scene",
         "custom_cnn_map_made_scene_scores",
+        "custom_cnn_map_made_scene_air",
     }
     for run_name in ("custom_cnn_1ep_12bands", "custom_cnn_2ep", "resnet50_1ep", "vit_b_16_1ep"):
         expected |= {
@@ -345,10 +346,12 @@ def test_the_map_lies_on_the_scene_and_keeps_its_thresholds_beside_the_checkpoin
     checkpoint = best_classifier(profile.models)
     assert thresholds_path(checkpoint).is_file()
     folder = profile.data / "maps" / checkpoint.stem / "made_scene"
-    assert sorted(path.name for path in folder.iterdir()) == ["energy", "knn"]
+    both = "energy+pixel_mahalanobis"
+    air = [f"{both}, {kind}" for kind in ("haze", "match")]
+    assert sorted(path.name for path in folder.iterdir()) == [both, *air, "knn"]
     with (
         rasterio.open(profile.scene / "B04.tif") as given,
-        rasterio.open(folder / "energy/class.tif") as made,
+        rasterio.open(folder / both / "class.tif") as made,
     ):
         assert (made.crs, made.transform, made.shape) == (given.crs, given.transform, given.shape)
         assert 5 <= len(np.unique(made.read(1))) <= 11

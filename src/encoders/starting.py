@@ -58,12 +58,19 @@ def starting_encoder(config: "FinetuneConfig", pretrained: str | Path | None) ->
 
 
 def starting_classifier(
-    config: "FinetuneConfig", classes: int, pretrained: str | Path | None, runtime: Runtime
+    config: "FinetuneConfig", classes: list[str], pretrained: str | Path | None, runtime: Runtime
 ) -> Classifier:
     """The classifier as `finetune` starts it: that encoder, and a head for so many classes."""
+    if pretrained not in (None, IMAGENET) and "classifier" in checkpoints.load(pretrained)[0]:
+        model, known = checkpoints.load_classifier(pretrained, expect=config.encoder)
+        if known["classes"] != list(classes):
+            raise CheckpointError(
+                f"{pretrained} is of other classes: {', '.join(known['classes'])}"
+            )
+        return model.to(runtime.device, memory_format=torch.channels_last)  # head and all
     encoder = starting_encoder(config, pretrained)
     if runtime.recompute:
         recompute_activations(encoder)
     torch.manual_seed(seed_of(config.seed, 1))  # the same head for every arm of one seed
-    model = Classifier(encoder, classes, config.dropout)
+    model = Classifier(encoder, len(classes), config.dropout)
     return model.to(runtime.device, memory_format=torch.channels_last)

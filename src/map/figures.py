@@ -14,9 +14,9 @@ from matplotlib.patches import Patch
 from src.data.bands import ALL_BANDS, RGB, as_rgb
 from src.figures.canvas import axes_grid
 from src.figures.detection import SCORE_NAMES
-from src.map.rasters import NO_CLASS
+from src.map.rasters import NO_CLASS, class_colours
 from src.map.scene import Scene, SceneOptions, open_scene
-from src.map.scene_checks import rendered
+from src.map.scene_checks import radiometry, rendered
 
 PIXELS = 300  # of a picture's longer side: a scene is read no finer, and a notebook stays small
 
@@ -30,7 +30,7 @@ def scene_panels(scene: Scene, metadata: dict[str, Any]) -> Figure:
     numbers, valid = _preview(scene)
     figure, (for_the_eye, for_the_network) = _panels(2, valid.shape)
     _show(for_the_eye, _stretched(numbers, valid), "stretched for the eye")
-    seen = rendered(numbers, metadata)
+    seen = rendered(numbers, metadata, radiometry(scene, metadata))
     seen = seen if seen.dtype == np.uint8 else as_rgb(seen)
     title = f"as the network sees it (white = DN {metadata['stretch']:g})"
     _show(for_the_network, seen, title)
@@ -59,6 +59,27 @@ def map_panels(path: str | Path, out: str | Path, options: SceneOptions | None =
     return figure
 
 
+def class_panels(outs: dict[str, Path]) -> Figure:
+    """The classes of several maps of one scene, side by side under their names.
+
+    Args:
+        outs: name → what `map_scene` wrote.
+    """
+    summaries = {name: _summary(out) for name, out in outs.items()}
+    with rasterio.open(Path(next(iter(outs.values()))) / "class.tif") as file:
+        step = max(max(file.shape) / PIXELS, 1)
+        blank = np.zeros([max(1, round(length / step)) for length in file.shape])
+    figure, axes = _panels(len(outs), blank.shape)
+    occurring: set[str] = set()
+    for axis, (name, out) in zip(axes, outs.items(), strict=True):
+        shares = summaries[name]["classes"]
+        _show_classes(axis, _raster(out, "class", blank), list(shares))
+        occurring |= {class_ for class_, share in shares.items() if share > 0}
+        axis.set_title(f"{name}: {summaries[name]['flagged']:.1%} flagged", fontsize=9)
+    _draw_legend(figure, list(shares), {c: c for c in shares if c in occurring})
+    return figure
+
+
 def flag_panels(
     path: str | Path, outs: dict[str, Path], options: SceneOptions | None = None
 ) -> Figure:
@@ -66,13 +87,15 @@ def flag_panels(
 
     Args:
         path, options: of the scene, as `open_scene` takes them.
-        outs: score → what `map_scene` wrote with it.
+        outs: name of a mask → what `map_scene` wrote with it.
     """
     picture = _picture(path, options)
     figure, axes = _panels(len(outs), picture.shape[:2])
-    for axis, (name, out) in zip(axes, outs.items(), strict=True):
+    for axis, out in zip(axes, outs.values(), strict=True):
+        summary = _summary(out)
         _draw_flags(axis, picture, _raster(out, "flagged", picture))
-        axis.set_title(f"{SCORE_NAMES[name]}: {_summary(out)['flagged']:.1%}", fontsize=9)
+        names = " or ".join(SCORE_NAMES[name].split(" (")[0] for name in summary["thresholds"])
+        axis.set_title(f"{names}: {summary['flagged']:.1%}", fontsize=9)
     return figure
 
 
@@ -136,16 +159,23 @@ def _show(axis: Axes, picture: np.ndarray, title: str) -> None:
 def _draw_classes(
     figure: Figure, axis: Axes, numbers: np.ma.MaskedArray, shares: dict[str, float]
 ) -> None:
-    """Classes in the colours of every other figure, with a legend of those that occur."""
-    colors = ListedColormap([f"C{n}" for n in range(len(shares))])
-    numbers = np.ma.masked_equal(numbers, NO_CLASS)
-    axis.imshow(numbers, cmap=colors, vmin=-0.5, vmax=len(shares) - 0.5, interpolation="nearest")
+    """Classes in the colours of `class_colours`, with a legend of those that occur."""
+    _show_classes(axis, numbers, list(shares))
     axis.set_title("classes (no truth is known)", fontsize=9)
-    handles = []
-    for n, (name, share) in enumerate(shares.items()):
-        if share > 0:
-            percent = f"{share:.0%}" if share >= 0.005 else "<1%"
-            handles.append(Patch(color=f"C{n}", label=f"{name} {percent}"))
+    percents = {n: f"{share:.0%}" if share >= 0.005 else "<1%" for n, share in shares.items()}
+    labels = {name: f"{name} {percents[name]}" for name, share in shares.items() if share > 0}
+    _draw_legend(figure, list(shares), labels)
+
+
+def _show_classes(axis: Axes, numbers: np.ma.MaskedArray, classes: list[str]) -> None:
+    colors, last = ListedColormap(class_colours(classes)), len(classes) - 0.5
+    numbers = np.ma.masked_equal(numbers, NO_CLASS)
+    axis.imshow(numbers, cmap=colors, vmin=-0.5, vmax=last, interpolation="nearest")
+
+
+def _draw_legend(figure: Figure, classes: list[str], labels: dict[str, str]) -> None:
+    colours = dict(zip(classes, class_colours(classes), strict=True))
+    handles = [Patch(color=colours[name], label=label) for name, label in labels.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
 
 

@@ -2,8 +2,9 @@
 
 Tiles of EuroSAT's size slide over the scene, and what the network says of each is kept (the long
 part, in strips, each noted when done, so that a killed run continues). A pixel then gets the mean
-of all tiles over it. Only tiles without a missing pixel count: nothing is filled in, and where no
-such tile lies the map has no data.
+of all tiles over it. A tile counts where at most a small share of its pixels is missing
+(`SceneOptions.missing`): the network is then shown each band's median in their place. Missing
+pixels themselves have no data in the map, nor have pixels that no such tile covers.
 """
 
 import json
@@ -11,7 +12,7 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from src.data.locks import locked
 from src.errors import DataError
 from src.map.rasters import RASTERS, cell_values, shares, write_cog
 from src.map.scene import Scene, SceneOptions, open_scene
-from src.map.scene_checks import differences, rendered
-from src.map.thresholds import DEFAULT_SCORE, Thresholds
+from src.map.scene_checks import differences, radiometry, rendered
+from src.map.thresholds import DEFAULT_MASK, Thresholds, as_scores
 from src.map.tiles import TileGrid, blend, predict_tiles, score_tiles
 from src.runs.runtime import Runtime, pick, record
 
@@ -42,7 +43,7 @@ def map_scene(
     thresholds: Thresholds,
     options: SceneOptions | None = None,
     *,
-    score: str = DEFAULT_SCORE,
+    score: str | Sequence[str] = DEFAULT_MASK,
     stride: int = 32,
     runtime: Runtime | None = None,
 ) -> dict[str, Any]:
@@ -50,14 +51,16 @@ def map_scene(
 
     Writes into `out`, on the scene's grid: `class.tif` (number in the checkpoint's classes, 255 no
     data), `confidence.tif` (largest mean softmax probability, 0…1), `score.tif` (mean OOD score,
-    higher = more OOD), `flagged.tif` (1 where that mean is above the threshold, 0 else, 255 no
-    data), and last `map.json`, which is returned: settings, shares, doubts, speed.
+    higher = more OOD), `flagged.tif` (1 where a mean is above its threshold, 0 else, 255 no data),
+    `flagged_by.tif` (1 by the first score, 2 by the second, 3 by both), and last `map.json`, which
+    is returned: how the scene was read, settings, shares, doubts, speed.
 
     Args:
         path, options: see `open_scene`.
         checkpoint: of a fine-tuned classifier.
         thresholds: of that checkpoint.
-        score: one that the thresholds know.
+        score: one that the thresholds know, at its threshold; or two, each at half the share, so
+            that of known ground as much is flagged in all. `score.tif` is of the first.
         stride: pixels from tile to tile, from a sixteenth of the tile to the tile. At the tile's
             own size every pixel has one score, as the thresholds had; smaller is finer, and takes
             (tile / stride)² times as long.
@@ -72,14 +75,15 @@ def map_scene(
     known = thresholds.metadata
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE), open_scene(path, options) as scene:
         _check_scene(scene, trained["config"]["in_channels"], known["tile"], stride)
-        settings = _settings(scene, known, score, stride, runtime)
+        scores = as_scores(score)
+        settings = _settings(scene, thresholds, scores, stride, runtime)
         if (finished := _finished(out, settings)) is not None:
             return finished
         doubts = differences(scene, known)
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=2)
         grid = TileGrid.over(scene.grid.shape, known["tile"], stride)
-        predict = partial(predict_tiles, model.to(runtime.device), thresholds, score, runtime)
+        predict = partial(predict_tiles, model.to(runtime.device), thresholds, scores, runtime)
         with locked(out / UNFINISHED / "lock", "making this map"):
             found, pixels = _make_rasters(scene, grid, predict, known, settings, out)
     summary = settings | found | {"warnings": doubts, "tiles": math.prod(grid.shape)}
@@ -118,40 +122,40 @@ def _make_rasters(
 
     Pixels that an earlier call had asked about are not counted: they took no time.
     """
-    classes = known["classes"]
-    folder = _workspace(out, settings, (*grid.shape, len(classes) + 1))
+    classes, thresholds = known["classes"], settings["thresholds"]
+    folder = _workspace(out, settings, (*grid.shape, len(classes) + len(thresholds)), scene)
     left = 1 - np.load(folder / "done.npy").mean()
-    tiles = score_tiles(scene, grid, partial(rendered, metadata=known), predict, folder)
-    cells = cell_values(*blend(tiles, grid), settings["threshold"])
+    render = partial(rendered, metadata=known, tone=radiometry(scene, known))
+    tiles = score_tiles(scene, grid, render, predict, folder)
+    cells = cell_values(*blend(tiles, grid), list(thresholds.values()))
     for name in RASTERS:
         write_cog(out / f"{name}.tif", folder, cells[name], grid, scene, classes)
-    return shares(cells, grid, classes), left * scene.grid.width * scene.grid.height
+    valid = np.load(folder / "valid.npy", mmap_mode="r")
+    found = shares(cells, grid, valid, classes, list(thresholds))
+    return found, left * scene.grid.width * scene.grid.height
 
 
 # --- what is done already ---
 
 
 def _settings(
-    scene: Scene, known: dict[str, Any], score: str, stride: int, runtime: Runtime
+    scene: Scene, thresholds: Thresholds, scores: Sequence[str], stride: int, runtime: Runtime
 ) -> dict[str, Any]:
     """Everything the rasters depend on, as plain values that compare equal after JSON."""
-    files = dict.fromkeys(Path(file.name) for file, _ in scene.bands)
+    files, known = dict.fromkeys(Path(file.name) for file, _ in scene.bands), thresholds.metadata
+    limits = dict(zip(scores, thresholds.of(scores), strict=True))
     return {
         "scene": scene.path.name,
         # changed files are another scene, and another map
         "files": {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files},
-        "bands": [
-            number if len(files) == 1 else Path(file.name).stem for file, number in scene.bands
-        ],
-        "scale": scene.scale,
-        "offset": scene.offset,
-        # NaN would differ from itself
-        "nodata": None if scene.nodata is None or np.isnan(scene.nodata) else scene.nodata,
+        **scene.reading,
+        "missing": scene.options.missing,
         "stretch": known["stretch"],
         "checkpoint": known["checkpoint"],
         "checkpoint_sha256": known["checkpoint_sha256"],
-        "score": score,
-        "threshold": known["thresholds"][score],
+        "score": scores[0],
+        "threshold": limits[scores[0]],
+        "thresholds": limits,
         "keep": known["keep"],
         "tile": known["tile"],
         "stride": stride,
@@ -168,7 +172,9 @@ def _finished(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     return summary
 
 
-def _workspace(out: Path, settings: dict[str, Any], shape: tuple[int, int, int]) -> Path:
+def _workspace(
+    out: Path, settings: dict[str, Any], shape: tuple[int, int, int], scene: Scene
+) -> Path:
     """The folder of an unfinished map: its settings, and what `score_tiles` keeps."""
     folder = out / UNFINISHED
     begun = folder / "settings.json"
@@ -179,6 +185,8 @@ def _workspace(out: Path, settings: dict[str, Any], shape: tuple[int, int, int])
     # written, not mapped: a map on a disk that is full ends the process without a word
     np.save(folder / "tiles.npy", np.full(shape, np.nan, np.float32))
     np.save(folder / "done.npy", np.zeros(shape[0], bool))
+    packed = scene.grid.height, -(-scene.grid.width // 8)
+    np.save(folder / "valid.npy", np.zeros(packed, np.uint8))
     with replacing(begun) as file:  # its presence says that the rest is there
         file.write_text(json.dumps(settings))
     return folder

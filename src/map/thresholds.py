@@ -8,29 +8,28 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from src.checkpoints import load_classifier, replacing
-from src.data.bands import EUROSAT_STRETCH
-from src.data.splits import Split
-from src.data.store import PatchStore
+from src.checkpoints import replacing
 from src.encoders import Classifier
-from src.errors import DataError
-from src.ood import DETECTORS, Train, penultimate, pixel_statistics
+from src.errors import CheckpointError, DataError
+from src.ood import DETECTORS, Train, pixel_statistics
 from src.ood.outputs import last_layer
-from src.runs import is_fingerprint_of
-from src.runs.runtime import Runtime, pick
 
 FORMAT_VERSION = 1
 DEFAULT_SCORE = "energy"
+# the default mask: the network's score or the pixel statistics, each at half the share
+DEFAULT_MASK = (DEFAULT_SCORE, "pixel_mahalanobis")
 # what one pass gives; MC Dropout takes T of them, and ODIN a gradient
 ONE_PASS = ("logits", "features", "pixels")
 SCORES = tuple(name for name, detector in DETECTORS.items() if detector.needs in ONE_PASS)
+# a file of thresholds of these is small: it needs no features of the training images
+WITHOUT_FEATURES = tuple(name for name in SCORES if DETECTORS[name].needs != "features")
 REMEDY = "fit them again: python -m src.map … --store STORE"
 
 
@@ -38,8 +37,8 @@ REMEDY = "fit them again: python -m src.map … --store STORE"
 class Thresholds:
     """Thresholds of one classifier, and what its detectors are fitted on."""
 
-    # plain values: checkpoint, data, tile, stretch, tones; by score its threshold and the share of
-    # test images above it
+    # plain values: checkpoint, data, tile, stretch, tones; by score its threshold alone and at half
+    # the share, and the share of test images above it
     metadata: dict[str, Any]
     features_N_D: np.ndarray  # of the training images, float32; none where only logits are scored
     labels_N: np.ndarray  # of the same images
@@ -68,6 +67,26 @@ class Thresholds:
             return detector.score(train, features_N_D)
         return detector.score(train.logits(features_N_D))
 
+    def of(self, scores: Sequence[str]) -> list[float]:
+        """The threshold of each score: one alone, or of two each at half the share.
+
+        Raises:
+            DataError: a score that is not known, or two and only thresholds alone (older files).
+            ValueError: more than two, or one twice.
+        """
+        if not 1 <= len(scores) <= 2 or len({*scores}) != len(scores):
+            raise ValueError(f"a mask is of one score or of two different ones, not of {scores}")
+        known = self.metadata["thresholds"] if len(scores) == 1 else self.metadata.get("half", {})
+        if strangers := [score for score in scores if score not in known]:
+            alone = "" if len(scores) == 1 else " at half the share"
+            raise DataError(
+                f"of {self.metadata['checkpoint']} is known no threshold of {strangers[0]!r}{alone}"
+                f" but of {', '.join(known) or 'nothing'}: {REMEDY}"
+            )
+        if not all(math.isfinite(known[score]) for score in scores):  # nothing is above NaN
+            raise DataError(f"a threshold of {' or '.join(scores)} is no number: {REMEDY}")
+        return [known[score] for score in scores]
+
     def save(self, path: str | Path) -> Path:
         """Write all of it as one `.npz`, which appears only when whole."""
         path = Path(path)
@@ -84,14 +103,19 @@ class Thresholds:
 
     @classmethod
     def load(
-        cls, path: str | Path, checkpoint: str | Path, score: str = DEFAULT_SCORE
+        cls, path: str | Path, checkpoint: str | Path, score: str | Sequence[str] = DEFAULT_SCORE
     ) -> "Thresholds":
         """Open a file of thresholds, having made sure that it is of this checkpoint and score.
 
+        Args:
+            score: one, or the two of a mask.
+
         Raises:
+            CheckpointError: no such checkpoint.
             DataError: missing, damaged, of another checkpoint, or without the score.
         """
         path = Path(path)
+        check_exists(checkpoint)
         thresholds = cls._read(path)
         metadata = thresholds.metadata
         if metadata["format"] > FORMAT_VERSION:
@@ -99,17 +123,30 @@ class Thresholds:
                 f"{path} has format {metadata['format']} of thresholds, this code reads up to"
                 f" {FORMAT_VERSION}: {REMEDY}"
             )
-        if metadata["checkpoint_sha256"] != _sha256(checkpoint):
+        if metadata["checkpoint_sha256"] != file_sha256(checkpoint):
             raise DataError(
                 f"{path} is of the checkpoint {metadata['checkpoint']}, not of"
                 f" {Path(checkpoint).name}: {REMEDY}"
             )
-        if not math.isfinite(metadata["thresholds"].get(score, 0)):  # nothing is above NaN
-            raise DataError(f"{path}: the threshold of {score} is no number: {REMEDY}")
-        if score not in metadata["thresholds"]:
-            known = ", ".join(metadata["thresholds"])
-            raise DataError(f"{path} knows no threshold of {score!r} but of {known}: {REMEDY}")
+        thresholds.of(as_scores(score))
         return thresholds
+
+    @classmethod
+    def beside(
+        cls, checkpoint: str | Path, score: str | Sequence[str] = DEFAULT_MASK
+    ) -> "Thresholds":
+        """Those beside the checkpoint: as they were fitted here, else as shipped with it.
+
+        Raises:
+            CheckpointError, DataError: as `load`.
+        """
+        own, shipped = thresholds_path(checkpoint), shipped_path(checkpoint)
+        if not shipped.is_file():
+            return cls.load(own, checkpoint, score)
+        try:
+            return cls.load(own if own.is_file() else shipped, checkpoint, score)
+        except DataError:  # fitted by an older version, or for other scores
+            return cls.load(shipped, checkpoint, score)
 
     @classmethod
     def _read(cls, path: Path) -> "Thresholds":
@@ -126,126 +163,32 @@ class Thresholds:
             ) from error
 
 
+def as_scores(score: str | Sequence[str]) -> tuple[str, ...]:
+    """One score or several, as a tuple."""
+    return (score,) if isinstance(score, str) else tuple(score)
+
+
+def check_exists(checkpoint: str | Path) -> None:
+    """Raise CheckpointError, which names what is there instead, where there is no such file."""
+    checkpoint = Path(checkpoint)
+    if not checkpoint.is_file():
+        folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        there = ", ".join(sorted(f.name for f in folder.glob("final_supervised_model_*.pth")))
+        raise CheckpointError(
+            f"no checkpoint {checkpoint}; in {folder} there is: {there or 'none'}"
+        )
+
+
 def thresholds_path(checkpoint: str | Path) -> Path:
     """Beside the checkpoint, where `python -m src.map` looks for it and puts it."""
     return Path(checkpoint).with_suffix(".thresholds.npz")
 
 
-def _sha256(file: str | Path) -> str:
+def shipped_path(checkpoint: str | Path) -> Path:
+    """Beside the checkpoint: thresholds that came with it, of the scores without features."""
+    return Path(checkpoint).with_suffix(".shipped.thresholds.npz")
+
+
+def file_sha256(file: str | Path) -> str:
+    """Of a checkpoint: thresholds are of one alone."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
-
-# --- fitting ---
-
-
-def fit_thresholds(
-    checkpoint: str | Path,
-    store: PatchStore,
-    split: Split,
-    scores: Sequence[str] = (DEFAULT_SCORE,),
-    *,
-    keep: float = 0.95,
-    runtime: Runtime | None = None,
-) -> Thresholds:
-    """Thresholds from validation images, and what detectors are fitted on from training images.
-
-    The threshold of a score is the value that `keep` of the validation images do not exceed. The
-    epoch was selected on them too, which flatters a little; so the share of *test* images above it
-    is worked out and kept beside it.
-
-    Args:
-        checkpoint: of a fine-tuned classifier.
-        store, split: the data it was trained with.
-        scores: of `SCORES`; those that need features take one pass over the training images and 22
-            MB of file.
-        keep: share in (0, 1).
-
-    Raises:
-        ValueError: a score that one pass does not give, or a share out of range.
-        CheckpointError: an unusable checkpoint.
-        DataError: the classifier was trained on other data, or on another split of it.
-    """
-    _check_request(scores, keep)
-    model, trained = load_classifier(checkpoint)
-    _check_data(trained, checkpoint, store, split)
-    runtime = runtime or pick()
-    model = model.to(runtime.device)
-    training = _training_statistics(model, store, split.train, scores, runtime)
-
-    def score_rows(rows: np.ndarray) -> dict[str, np.ndarray]:
-        images = store.images[rows]
-        features = penultimate(model, images, runtime)
-        return {name: training.score(name, model, features, images) for name in scores}
-
-    val, test = score_rows(split.val), score_rows(split.test)
-    thresholds = {name: float(np.quantile(val[name], keep, method="higher")) for name in scores}
-    flagged = {name: float((test[name] > thresholds[name]).mean()) for name in scores}
-    metadata = _origin(checkpoint, trained, store) | {
-        "keep": keep,
-        "thresholds": thresholds,
-        "test_flagged": flagged,
-        "tones": _tones(store.images[split.train]).tolist(),
-    }
-    return replace(training, metadata=metadata)
-
-
-def _check_request(scores: Sequence[str], keep: float) -> None:
-    if strangers := set(scores) - set(SCORES):
-        raise ValueError(f"no map by {sorted(strangers)}; one pass gives: {', '.join(SCORES)}")
-    if not 0 < keep < 1:
-        raise ValueError(f"keep must lie between 0 and 1, got {keep}")
-
-
-def _check_data(
-    trained: dict[str, Any], checkpoint: str | Path, store: PatchStore, split: Split
-) -> None:
-    # a classifier may have been trained on arrays, with nothing said of them
-    data, meta = trained["data"] or {}, store.meta
-    same = all(data.get(key, meta.get(key)) == meta.get(key) for key in ("kind", "sha256", "shape"))
-    if not same or list(trained["classes"]) != meta.get("classes"):
-        raise DataError(
-            f"{checkpoint} was trained on {data.get('kind')} {data.get('shape')}, {store.path}"
-            f" holds {meta.get('kind')} {meta.get('shape')} or other pixels: give the store it was"
-            " trained with"
-        )
-    data, known = (store.images, store.labels, *vars(split).values()), trained.get("images")
-    if known is not None and not is_fingerprint_of(known, *data):  # older checkpoints do not say
-        raise DataError(
-            f"{checkpoint} was trained on another split of {store.path}: give the one it was"
-            " trained with"
-        )
-
-
-def _training_statistics(
-    model: Classifier, store: PatchStore, rows: np.ndarray, scores: Sequence[str], runtime: Runtime
-) -> Thresholds:
-    """Thresholds that can score already, but know of no threshold yet."""
-    images = store.images[rows]
-    pixels = pixel_statistics(images, model.encoder.image_size)
-    if not any(DETECTORS[name].needs == "features" for name in scores):
-        nothing = np.zeros((0, model.head[-1].in_features), np.float32)
-        return Thresholds({}, nothing, np.zeros(0, int), pixels)
-    features = penultimate(model, images, runtime).astype(np.float32)
-    return Thresholds({}, features, store.labels[rows], pixels)
-
-
-def _origin(checkpoint: str | Path, trained: dict[str, Any], store: PatchStore) -> dict[str, Any]:
-    """What the thresholds are of: which checkpoint, which data, and how its pixels were made."""
-    return {
-        "format": FORMAT_VERSION,
-        "checkpoint": Path(checkpoint).name,
-        "checkpoint_sha256": _sha256(checkpoint),
-        "classes": list(trained["classes"]),
-        "data": store.provenance,
-        "seed": trained["config"]["seed"],
-        "tile": store.images.shape[1],
-        "dtype": str(store.images.dtype),
-        "stretch": (trained["data"] or {}).get("stretch", EUROSAT_STRETCH),
-    }
-
-
-def _tones(images: np.ndarray) -> np.ndarray:
-    """(N, H, W, C) images → (3, C): percentiles 1, 50 and 99 of the images' mean values."""
-    chunks = [images[first : first + 1024] for first in range(0, len(images), 1024)]
-    means_N_C = np.concatenate([chunk.mean((1, 2)) for chunk in chunks])
-    return np.percentile(means_N_C, (1, 50, 99), axis=0)

@@ -4,7 +4,7 @@ Between two edges of tiles the same ones cover every pixel, so all pixels of suc
 same mean: a scene has few cells, and what is worked out for pixels is worked out once for a cell.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from src.encoders import Classifier
 from src.errors import DataError
 from src.map.scene import Scene
+from src.map.scene_checks import fill_missing
 from src.map.thresholds import Thresholds
 from src.ood import penultimate
 from src.runs.runtime import Runtime
@@ -68,12 +69,17 @@ def cell_edges(starts: np.ndarray, tile: int) -> np.ndarray:
 
 
 def predict_tiles(
-    model: Classifier, thresholds: Thresholds, score: str, runtime: Runtime, images: np.ndarray
+    model: Classifier,
+    thresholds: Thresholds,
+    scores: Sequence[str],
+    runtime: Runtime,
+    images: np.ndarray,
 ) -> np.ndarray:
-    """(N, H, W, C) images → (N, classes + 1): softmax probabilities, and last the OOD score."""
+    """(N, H, W, C) images → (N, classes + scores): softmax probabilities, and last OOD scores."""
     features = penultimate(model, images, runtime, checked=True)
     probabilities = softmax(thresholds.train(model).logits(features), axis=-1)
-    return np.column_stack([probabilities, thresholds.score(score, model, features, images)])
+    found = [thresholds.score(score, model, features, images) for score in scores]
+    return np.column_stack([probabilities, *found])
 
 
 def score_tiles(
@@ -83,20 +89,22 @@ def score_tiles(
     predict: Callable[[np.ndarray], np.ndarray],
     folder: Path,
 ) -> np.ndarray:
-    """What `predict` says of every tile (rows, columns, K), NaN where it has a missing pixel.
+    """What `predict` says of every tile (rows, columns, K), NaN where too many pixels are missing.
 
     Done strip by strip, each noted when it is written, so that a killed run continues.
 
     Args:
         render: digital numbers → what the network was trained on.
         predict: (N, tile, tile, C) → (N, K).
-        folder: holds `tiles.npy`, float32 (rows, columns, K), and `done.npy`, bool (rows,).
+        folder: holds `tiles.npy`, float32 (rows, columns, K), `done.npy`, bool (rows,), and
+            `valid.npy`, which pixels are not missing, eight in a byte along a row.
 
     Raises:
-        DataError: no tile of the whole scene is without missing pixels.
+        DataError: no tile of the whole scene has enough pixels.
     """
-    tiles, done = (
-        np.lib.format.open_memmap(folder / f"{name}.npy", "r+") for name in ("tiles", "done")
+    tiles, done, valid = (
+        np.lib.format.open_memmap(folder / f"{name}.npy", "r+")
+        for name in ("tiles", "done", "valid")
     )
     pixels = np.diff([*grid.tops, scene.grid.height]) * scene.grid.width  # of each row of tiles
     progress = {"total": pixels.sum(), "initial": pixels[done].sum(), "desc": scene.path.name}
@@ -105,15 +113,18 @@ def score_tiles(
             if done[rows].all():
                 continue
             strip = TileGrid(grid.tops[rows], grid.lefts, grid.tile)
-            tiles[rows] = _score_strip(scene, strip, render, predict, tiles.shape[-1])
+            tiles[rows] = _score_strip(scene, strip, render, predict, tiles, valid)
             tiles.flush()
+            valid.flush()
             done[rows] = True  # after what it says is written
             done.flush()
             bar.update(pixels[rows].sum())
     if np.isnan(tiles[..., 0]).all():
-        size = f"{grid.tile}×{grid.tile}"
+        size, missing = f"{grid.tile}×{grid.tile}", 1 - np.unpackbits(valid).sum() / pixels.sum()
         raise DataError(
-            f"{scene.path} has no {size} pixels in one piece without missing ones: nothing to map"
+            f"{scene.path} has no {size} pixels in one piece of which at most"
+            f" {scene.options.missing:.0%} are missing ({missing:.0%} of the scene are: no data is"
+            f" {scene.nodata} in all bands): nothing to map"
         )
     return tiles
 
@@ -129,19 +140,22 @@ def _score_strip(
     strip: TileGrid,
     render: Callable[[np.ndarray], np.ndarray],
     predict: Callable[[np.ndarray], np.ndarray],
-    values: int,
+    tiles: np.ndarray,
+    valid_packed: np.ndarray,
 ) -> np.ndarray:
     first, tile = strip.tops[0], strip.tile
     height = strip.tops[-1] + tile - first
     numbers, valid = scene.read(Window(0, first, scene.grid.width, height))
-    pixels = render(numbers)
+    valid_packed[first : first + height] = np.packbits(valid, axis=1)
     corners = [(top - first, left) for top in strip.tops for left in strip.lefts]
-    whole = np.array([valid[y : y + tile, x : x + tile].all() for y, x in corners])
-    predicted = np.full((len(corners), values), np.nan, np.float32)
-    if whole.any():
-        kept = [corner for corner, is_whole in zip(corners, whole, strict=True) if is_whole]
-        predicted[whole] = predict(np.stack([pixels[y : y + tile, x : x + tile] for y, x in kept]))
-    return predicted.reshape(*strip.shape, values)
+    views = [(slice(y, y + tile), slice(x, x + tile)) for y, x in corners]
+    enough = np.array([1 - valid[view].mean() <= scene.options.missing for view in views])
+    predicted = np.full((len(corners), tiles.shape[-1]), np.nan, np.float32)
+    if enough.any():
+        kept = [view for view, is_enough in zip(views, enough, strict=True) if is_enough]
+        filled = np.stack([fill_missing(numbers[view], valid[view]) for view in kept])
+        predicted[enough] = predict(render(filled))
+    return predicted.reshape(*strip.shape, -1)
 
 
 # --- from tiles to cells ---

@@ -31,6 +31,7 @@ RECIPE = (
     "temperature",
     "image_size",
     "seed",
+    "tones",
 )
 # by kind of checkpoint: what is loaded, and what it gives
 LOADED = {"simclr": ("encoder", "features"), "classifier": ("classifier", "logits")}
