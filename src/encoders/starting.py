@@ -9,6 +9,7 @@ from torch import nn
 from src import checkpoints
 from src.encoders import Classifier, build_encoder
 from src.encoders.recomputation import recompute_activations
+from src.errors import CheckpointError
 from src.runs.runtime import Runtime, seed_of
 
 if TYPE_CHECKING:
