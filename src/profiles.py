@@ -7,13 +7,7 @@ import numpy as np
 
 from src.data.bigearthnet import EUROSAT_STRETCH, Selection, bigearthnet_store
 from src.data.demo import make_demo
-from src.data.images import (
-    ALLBANDS,
-    STUDY_CLASSES,
-    eurosat_allbands_store,
-    eurosat_store,
-    ucmerced_store,
-)
+from src.data.images import STUDY_CLASSES, eurosat_allbands_store, eurosat_store, ucmerced_store
 from src.data.splits import Split, stratified_split
 from src.data.store import PatchStore
 from src.encoders import ENCODERS
@@ -59,15 +53,15 @@ class Profile:
         """EuroSAT in RGB or twelve bands, and its 80/10/10 split. Raises DataError without it."""
         folder, stores = self.data / "eurosat", self.data / "stores"
         if bands == "all":
-            store = eurosat_allbands_store(folder / ALLBANDS, stores / "eurosat_all")
+            store = eurosat_allbands_store(folder, stores / "eurosat_all")
         else:
-            store = eurosat_store(folder / "2750", stores / "eurosat")
+            store = eurosat_store(folder, stores / "eurosat")
         return store, stratified_split(store, seed)
 
     def ucmerced(self, classes: tuple[str, ...] = STUDY_CLASSES) -> PatchStore:
         """UC Merced, the study's three classes unless told. Raises DataError if it isn't there."""
         store = self.data / "stores" / "-".join(("ucmerced", *classes))
-        return ucmerced_store(self.data / "UCMerced_LandUse/Images", store, classes)
+        return ucmerced_store(self.data / "UCMerced_LandUse", store, classes)
 
     def unlabelled(
         self, source: str, stretch: float = EUROSAT_STRETCH, seed: int = 0, bands: str = "rgb"

@@ -144,6 +144,9 @@ def listed(tmp_path, names):
     return Selection(tmp_path / "train.csv")
 
 
+STORE = ["SHA256SUMS", "images.npy", "index.csv", "meta.json"]
+
+
 def files_in(folder):
     return sorted(p.name for p in folder.iterdir())
 
@@ -310,7 +313,7 @@ def test_a_jpeg_that_is_not_rgb_is_refused_by_name(tmp_path, eurosat, mode):
 
 def test_an_image_of_another_size_is_refused_by_name(tmp_path, eurosat):
     Image.new("RGB", (16, 15)).save(eurosat / "Highway" / "Highway_2.jpg")
-    with pytest.raises(DataError, match=r"Highway_2: expected \(16, 16, 3\)"):
+    with pytest.raises(DataError, match=r"Highway_2\.jpg: expected \(16, 16, 3\)"):
         eurosat_store(eurosat, tmp_path / "store")
 
 
@@ -439,7 +442,7 @@ def test_a_class_too_small_to_split_is_refused_before_anything_is_written(tmp_pa
     store = labelled(tmp_path / "store", (20, 9, 10))
     with pytest.raises(DataError, match="ten images of every class"):
         stratified_split(store)
-    assert files_in(store.path) == ["images.npy", "index.csv", "meta.json"]
+    assert files_in(store.path) == STORE
 
 
 def test_a_store_without_labels_cannot_be_split(tmp_path):

@@ -224,7 +224,8 @@ def all_listed(tmp_path, forms):
 def test_an_archive_leaves_nothing_on_disk_but_the_store(tmp_path, forms):
     bigearthnet_store(forms["v1 tar.gz"], tmp_path / "stores/store")
     assert names_of(tmp_path / "stores") == ["store"]
-    assert names_of(tmp_path / "stores/store") == ["images.npy", "index.csv", "meta.json"]
+    files = ["SHA256SUMS", "images.npy", "index.csv", "meta.json"]
+    assert names_of(tmp_path / "stores/store") == files
 
 
 @pytest.mark.parametrize("form", ["tar", "v1 tar.gz", "v2 tar.zst", "tar.bz2"])

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from src.data.store import PatchStore, open_or_build
+from src.data.store import PatchStore, open_if_there
 from src.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 5, 4, 3), dtype=np.uint8)
@@ -184,21 +184,13 @@ def test_meta_of_other_images_is_refused(path):
         PatchStore.open(path)
 
 
-def test_open_or_build_builds_what_is_not_there(tmp_path):
-    store = open_or_build(tmp_path / "store", iter(triples()), {"kind": "test"})
-    assert len(store) == 3 and store.meta["kind"] == "test"
+def test_open_if_there_opens_what_was_made_so_and_gives_none_otherwise(tmp_path, path):
+    assert open_if_there(tmp_path / "nowhere", {"kind": "test"}) is None
+    assert len(open_if_there(path, {"kind": "test"})) == 3
 
 
-def test_open_or_build_does_not_touch_the_patches_of_a_built_store(path):
-    def untouchable():
-        raise AssertionError("read although the store is there")
-        yield
-
-    assert len(open_or_build(path, untouchable(), {"kind": "test"})) == 3
-
-
-def test_open_or_build_refuses_a_store_made_otherwise_and_says_how_it_differs(path):
+def test_open_if_there_refuses_a_store_made_otherwise_and_says_how_it_differs(path):
     with pytest.raises(DataError) as caught:
-        open_or_build(path, iter(triples()), {"kind": "other", "stretch": 2750.0})
+        open_if_there(path, {"kind": "other", "stretch": 2750.0})
     assert "kind was 'test', now 'other'" in str(caught.value)
     assert "stretch was None, now 2750.0" in str(caught.value)

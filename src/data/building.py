@@ -10,13 +10,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
+from tqdm.auto import tqdm
 
 from src.data.store import write_header, write_meta
 from src.errors import DataError
@@ -30,20 +30,33 @@ class Plan:
 
     names: list[str]  # of the patches, in the order of the rows
     like: np.ndarray  # an array of the shape and type of every image
-    meta: dict[str, Any]  # what else decides the images: bands, rendering, selection …
+    # what else decides the images: bands, rendering, selection …; and "files", if it is known which
+    # they are (see `src.data.folders`): when those change, a build begun before begins anew
+    meta: dict[str, Any]
+    labels: list[int] | None = None  # of the rows
+    # what else `meta.json` shall say, in which a build may go on with another; of its "counts", if
+    # it has them, those of absent and unreadable patches will be part
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def recorded(self) -> dict[str, Any]:
-        """As JSON holds it; the names by their checksum."""
-        names = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
-        return json.loads(json.dumps({**self.meta, "names": names}))
+        """As JSON holds it; names and labels by their checksum."""
+        meta = {**self.meta, "names": checksum(self.names)}
+        if self.labels is not None:
+            meta["labels"] = checksum(map(str, self.labels))
+        return json.loads(json.dumps(meta))
+
+
+def checksum(lines: Iterable[str]) -> str:
+    """SHA-256 of lines of text."""
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 class Building:
-    """The folder of a store that is not whole yet; a context that one process enters at a time.
+    """The folder of a store that is not whole yet; a context for whoever holds its `lock`.
 
-    `store/images.npy` has a row for every name of the plan, `done.txt` says which are on disk,
-    `plan.json` what the plan was, and whoever builds holds `lock`. Once it is entered, `done` says
-    as (N,) bool which rows are written.
+    `store/images.npy` has a row for every name of the plan, `done.txt` says which are on disk, and
+    `plan.json` what the plan was. Once it is entered, `done` says as (N,) bool which rows are
+    written.
     """
 
     def __init__(self, folder: Path, plan: Plan):
@@ -52,15 +65,9 @@ class Building:
         self.offset = len(self._header(len(plan.names)))  # of the first row, in bytes
 
     def __enter__(self) -> "Building":
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._check_plan()
+        self.file.parent.mkdir(exist_ok=True)
         with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(filelock.FileLock(self.folder / "lock", timeout=0))
-            except filelock.Timeout as error:
-                raise DataError(
-                    f"{self.folder}: another process is building this store; wait for it"
-                ) from error
-            self._check_plan()
             self.log = stack.enter_context(open(self.folder / "done.txt", "a+b", buffering=0))
             self._resume()
             self.resources = stack.pop_all()
@@ -75,10 +82,16 @@ class Building:
 
     def _check_plan(self) -> None:
         file, plan = self.folder / "plan.json", self.plan.recorded()
-        if not file.exists():
+        begun = self._begun(file)
+        if begun is not None and begun.get("files", {}) != plan.get("files", {}):
+            tqdm.write(f"{self.folder}: the files have changed since it was begun; it begins anew")
+            shutil.rmtree(self.file.parent, ignore_errors=True)
+            (self.folder / "done.txt").unlink(missing_ok=True)
+            begun = None
+        if begun is None:
             file.with_suffix(".new").write_text(json.dumps(plan, indent=1))
             file.with_suffix(".new").replace(file)
-        begun = json.loads(file.read_text())
+            return
         differences = [
             f"{key} was {begun.get(key)!r}, now {value!r}"
             for key, value in plan.items()
@@ -90,6 +103,17 @@ class Building:
                 " under another name."
             )
 
+    @staticmethod
+    def _begun(file: Path) -> dict[str, Any] | None:
+        """The plan of the build that was begun; None: there was none."""
+        if not file.exists():
+            return None
+        try:
+            begun = json.loads(file.read_text())
+        except ValueError as error:
+            raise DataError(f"{file} is damaged ({error}): delete {file.parent}") from error
+        return begun if isinstance(begun, dict) else {}
+
     def _resume(self) -> None:
         """Read from the log which rows are done, but for those that the file is too short for."""
         self.log.seek(0)
@@ -97,7 +121,13 @@ class Building:
         whole = text.rfind(b"\n") + 1  # a kill may have cut the last line
         self.log.truncate(whole)
         length = self.file.stat().st_size if self.file.exists() else 0
-        rows = [row for row in map(int, text[:whole].split()) if self.position(row + 1) <= length]
+        try:
+            rows = [row for row in map(int, text[:whole].split()) if row >= 0]
+        except ValueError as error:
+            raise DataError(
+                f"{self.log.name} is damaged ({error}): delete {self.folder}"
+            ) from error
+        rows = [row for row in rows if self.position(row + 1) <= length]
         self.done = np.zeros(len(self.plan.names), bool)
         self.done[rows] = True
         self.uncommitted: list[int] = []
@@ -163,7 +193,9 @@ class Building:
         if left_out:
             self._close_up(keep)
         with open(self.file.with_name("index.csv"), "w", newline="") as file:
-            rows = ((self.plan.names[row], "") for row in keep)
+            labels = self.plan.labels or itertools.repeat("", len(self.plan.names))
+            rows = zip(self.plan.names, labels, strict=True)
+            rows = (row for number, row in enumerate(rows) if number not in left_out)
             csv.writer(file).writerows(itertools.chain([("name", "label")], rows))
         shape = [len(keep), *self.plan.like.shape]
         write_meta(self.file.parent, {**self.plan.meta, **notes}, shape, self._checksum())

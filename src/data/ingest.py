@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from src.data.building import Building, Plan, write_at
+from src.data.locks import locked
 from src.data.store import PatchStore
 from src.errors import AbsentError, DataError
 
@@ -52,10 +53,11 @@ def build(
     plan: Plan,
     tasks: Tasks,
     decode: Decode,
-    notes: dict[str, Any],
     *,
     max_unreadable: float = 0.01,
     workers: int | None = None,
+    wait: float = 0.0,
+    replace: bool = False,
 ) -> PatchStore:
     """Build the store at `path`, or go on building it.
 
@@ -67,30 +69,47 @@ def build(
             plan is refused.
         tasks: gives the patches to read, see `src.data.bigearthnet.sources.Folders.tasks`.
         decode: gives an image like `plan.like`, see `src.data.bigearthnet.patch.read_patch`.
-        notes: what else `meta.json` shall say; its "counts" get those of absent and unreadable
-            patches added.
         max_unreadable: share of `plan.names`, in [0, 1], above which the build stops.
         workers: processes; None: one a core, but no more than one for every five thousand patches:
             one starts in the time that reading so many takes.
+        wait: seconds for another process that builds this store; what it has built is opened.
+        replace: the store that is there gives way to the new one once that is whole.
 
     Raises:
+        ValueError: max_unreadable is not in [0, 1], or fewer than one worker.
         DataError: too much is unreadable, or all; another process builds it; or it is the machine's
             fault: disk full, permissions. What was read is kept for the next start.
     """
-    if path.exists():
+    if not 0 <= max_unreadable <= 1:
+        raise ValueError(f"max_unreadable must be in [0, 1], got {max_unreadable}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be 1 or more, got {workers}")
+    was_there = path.exists()
+    if was_there and not replace:
         raise DataError(f"{path} exists already: open it, or delete it to build it again")
     workers = workers or max(1, min(os.cpu_count() or 1, len(plan.names) // 5000))
     folder = path.with_name(f"{path.name}.building")
-    with _remedies(folder), Building(folder, plan) as building:
-        report = Report(path, plan.names, max_unreadable)
-        _read(building, report, tasks, decode, workers)
-        if report.failures:
-            report.write()
-            tqdm.write(f"Left out: {report.summary()}")
-        notes = {**notes, "counts": {**notes["counts"], **report.counts()}}
-        building.finish(report.failures, notes).rename(path)
-    shutil.rmtree(folder)
+    with _remedies(folder), locked(folder / "lock", "building this store", wait):
+        if was_there or not path.exists():  # else another process has built it meanwhile
+            report = Report(path, plan.names, max_unreadable)
+            with Building(folder, plan) as building:
+                _read(building, report, tasks, decode, workers)
+                store = _finish(building, report)
+            if was_there:
+                shutil.rmtree(path)
+            store.rename(path)
+        shutil.rmtree(folder, ignore_errors=True)  # whoever waited for the lock does the same
     return PatchStore.open(path)
+
+
+def _finish(building: Building, report: "Report") -> Path:
+    if report.failures:
+        report.write()
+        tqdm.write(f"Left out: {report.summary()}")
+    notes = building.plan.notes
+    if "counts" in notes:
+        notes = {**notes, "counts": {**notes["counts"], **report.counts()}}
+    return building.finish(report.failures, notes)
 
 
 @contextlib.contextmanager
@@ -156,14 +175,17 @@ class Report:
 
 def _read(building: Building, report: Report, tasks: Tasks, decode: Decode, workers: int) -> None:
     """Write every row that is not on disk yet, or report why it cannot be."""
-    names, failures = building.plan.names, report.failures
+    plan, failures = building.plan, report.failures
+    names = plan.names
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
         if rows.setdefault(name, row) != row:
             failures[row] = Failure(f"{name} is listed more than once: the first is kept", False)
     todo = ~building.done
     todo[list(failures)] = False
-    read = functools.partial(_read_chunk, building.file, building.offset, decode)
+    read = functools.partial(
+        _read_chunk, building.file, building.offset, decode, building.plan.like
+    )
     chunks = _chunks(tasks(rows, todo))
     with tqdm(total=len(names), initial=int((~todo).sum()), desc="reading", unit="patch") as bar:
         for written, failed in _in_processes(read, chunks, workers):
@@ -185,20 +207,35 @@ def _chunks(tasks: Iterable[Task]) -> Iterator[list[Task]]:
 
 
 def _read_chunk(
-    file: Path, offset: int, decode: Decode, tasks: list[Task]
+    file: Path, offset: int, decode: Decode, like: np.ndarray, tasks: list[Task]
 ) -> tuple[list[int], dict[int, Failure]]:
     """Decode patches and write each to its row; the rows written, and those that failed."""
     written, failed = [], {}
     with open(file, "r+b", buffering=0) as images:
         for row, folder, files in tasks:
-            try:
-                image = decode(folder, files)
-            except DataError as error:
-                failed[row] = Failure(str(error), isinstance(error, AbsentError))
+            image = _decoded(decode, folder, files, like)
+            if isinstance(image, Failure):
+                failed[row] = image
                 continue
             write_at(images.fileno(), image.tobytes(), offset + row * image.nbytes)
             written.append(row)
     return written, failed
+
+
+def _decoded(decode: Decode, folder: str, files: Files, like: np.ndarray) -> np.ndarray | Failure:
+    """An image like the others; or why there is none."""
+    try:
+        image = decode(folder, files)
+    except DataError as error:
+        return Failure(str(error), isinstance(error, AbsentError))
+    except OSError:  # the machine's fault, not the patch's
+        raise
+    except Exception as error:  # a decoder that damage has confused may raise whatever it likes
+        return Failure(f"{folder} cannot be read ({error!r})", False)
+    if (image.shape, image.dtype) != (like.shape, like.dtype):
+        expected = f"expected {like.shape} {like.dtype}, got {image.shape} {image.dtype}"
+        return Failure(f"{folder}: {expected}", False)
+    return image
 
 
 def _in_processes(function: Callable, tasks: Iterable, workers: int) -> Iterator:

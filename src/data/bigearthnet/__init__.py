@@ -67,12 +67,16 @@ def bigearthnet_store(
     stretch = stretch if bands == "rgb" else None
     store = build(
         path,
-        Plan(names, like, {"kind": f"bigearthnet-{release}-{bands}", **wanted}),
-        functools.partial(source.tasks, bands=BANDS[bands]),
-        functools.partial(read_patch, bands=BANDS[bands], stretch=stretch),
         # where it was read is no part of the plan: a store begun from the archive may be finished
         # from its folders
-        {"source": str(root.absolute()), "counts": counts},
+        Plan(
+            names,
+            like,
+            {"kind": f"bigearthnet-{release}-{bands}", **wanted},
+            notes={"source": str(root.absolute()), "counts": counts},
+        ),
+        functools.partial(source.tasks, bands=BANDS[bands]),
+        functools.partial(read_patch, bands=BANDS[bands], stretch=stretch),
         max_unreadable=max_unreadable,
         workers=workers,
     )

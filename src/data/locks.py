@@ -1,0 +1,40 @@
+"""One process at a time where two would spoil each other's work: builds, downloads, made data."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+from tqdm.auto import tqdm
+
+from src.errors import DataError
+
+WAIT = 3600.0  # seconds for what another process makes in seconds or minutes
+
+
+@contextlib.contextmanager
+def locked(file: Path, doing: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold the lock that is this file; it ends with the process, however that ends.
+
+    Args:
+        doing: what the other process is told to be doing, "building this store".
+        wait: seconds to wait for it; whoever waited looks first whether there is still work to do.
+
+    Raises:
+        DataError: another process has it (still, after `wait`).
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(file)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            if wait:
+                tqdm.write(f"{file.parent}: another process is {doing}; waiting for it")
+            lock.acquire(timeout=wait)
+    except filelock.Timeout as error:
+        raise DataError(f"{file.parent}: another process is {doing}; wait for it") from error
+    try:
+        yield
+    finally:
+        lock.release()
