@@ -91,11 +91,12 @@ HOLED = np.where(np.eye(120) > 0, 0, DN)
         (np.where(HOLED, HOLED, np.nan).astype(np.float32), {}, "NaN or infinite"),
         (np.where(HOLED, HOLED, np.inf).astype(np.float32), {}, "NaN or infinite"),
         (np.where(HOLED, HOLED, np.nan).astype(np.float32), {"nodata": np.nan}, "NaN or infinite"),
-        (HOLED.astype(np.uint16), {"nodata": 0}, r"120 pixels of nodata \(0\)"),
+        (HOLED.astype(np.uint16), {"nodata": 500}, r"14280 pixels of nodata \(500\)"),
+        (0 * DN.astype(np.uint16), {"nodata": 0}, r"14400 pixels of nodata \(0\)"),
     ],
     ids=[
         *("small", "narrow", "two bands", "int16", "float32", "uint8"),
-        *("NaN", "inf", "NaN as nodata", "nodata"),
+        *("NaN", "inf", "NaN as nodata", "nodata", "nothing but nodata 0"),
     ],
 )
 def test_a_band_of_another_kind_is_refused_by_name(

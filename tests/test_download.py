@@ -48,6 +48,11 @@ def server():
         httpd.shutdown()
 
 
+def files_in(folder):
+    """Names of what a user sees there: the lock is a hidden file."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def remote(server, content=CONTENT, **kwargs):
     return Remote(server.url, hashlib.md5(content).hexdigest(), "set/file.bin", **kwargs)
 
@@ -80,7 +85,7 @@ def test_all_bytes_but_not_yet_the_name_is_no_reason_to_ask_for_more(tmp_path, s
 def test_a_wrong_checksum_is_refused_and_not_taken_for_a_beginning(tmp_path, server):
     with pytest.raises(DataError, match=r"file\.bin\.wrong has MD5 .*, expected .*Run again"):
         fetch(remote(server, b"something else"), tmp_path)
-    assert [path.name for path in (tmp_path / "set").iterdir()] == ["file.bin.wrong"]
+    assert files_in(tmp_path / "set") == ["file.bin.wrong"]
     assert fetch(remote(server), tmp_path).read_bytes() == CONTENT
 
 
@@ -114,7 +119,7 @@ def test_an_archive_is_unpacked_once(tmp_path, server):
         assert fetch(remote(server, server.content, inside="2750"), tmp_path).name == "2750"
     assert (tmp_path / "set/2750/Forest/Forest_1.jpg").read_text() == "x"
     assert len(server.requests) == 1
-    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["2750", "file.bin"]
+    assert files_in(tmp_path / "set") == ["2750", "file.bin"]
     with pytest.raises(DataError, match=r"file\.bin holds no 2751"):
         fetch(remote(server, server.content, inside="2751"), tmp_path)
 
@@ -124,7 +129,7 @@ def test_an_archive_cannot_write_outside_its_folder(tmp_path, server, name):
     server.content = zipped("2750/good", name)
     fetch(remote(server, server.content, inside="2750"), tmp_path)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {"set/file.bin", "set/2750/good"}
+    assert files == {"set/.file.bin.lock", "set/file.bin", "set/2750/good"}
     assert not Path("/tmp/evil-of-ood-satellite").exists()
 
 

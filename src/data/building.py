@@ -37,6 +37,9 @@ class Plan:
     # what else `meta.json` shall say, in which a build may go on with another; of its "counts", if
     # it has them, those of absent and unreadable patches will be part
     notes: dict[str, Any] = field(default_factory=dict)
+    # which file a compressed archive is: what was read of it is good once its checksum, at its very
+    # end, was right; a build that goes on with another file reads everything again
+    stream: str | None = None
 
     def recorded(self) -> dict[str, Any]:
         """As JSON holds it; names and labels by their checksum."""
@@ -54,9 +57,9 @@ def checksum(lines: Iterable[str]) -> str:
 class Building:
     """The folder of a store that is not whole yet; a context for whoever holds its `lock`.
 
-    `store/images.npy` has a row for every name of the plan, `done.txt` says which are on disk, and
-    `plan.json` what the plan was. Once it is entered, `done` says as (N,) bool which rows are
-    written.
+    `store/images.npy` has a row for every name of the plan, `done.txt` says which are on disk (and
+    what was odd about them), and `plan.json` what the plan was. Once it is entered, `done` says as
+    (N,) bool which rows are written, and `odd` what is odd about some.
     """
 
     def __init__(self, folder: Path, plan: Plan):
@@ -85,9 +88,13 @@ class Building:
         begun = self._begun(file)
         if begun is not None and begun.get("files", {}) != plan.get("files", {}):
             tqdm.write(f"{self.folder}: the files have changed since it was begun; it begins anew")
-            shutil.rmtree(self.file.parent, ignore_errors=True)
-            (self.folder / "done.txt").unlink(missing_ok=True)
+            self.forget()
             begun = None
+        stream = self.folder / "stream.txt"
+        if stream.exists() and stream.read_text() != self.plan.stream:
+            self.forget()
+        if self.plan.stream is not None:
+            stream.write_text(self.plan.stream)
         if begun is None:
             file.with_suffix(".new").write_text(json.dumps(plan, indent=1))
             file.with_suffix(".new").replace(file)
@@ -102,6 +109,12 @@ class Building:
                 f"{self.folder} was begun otherwise ({'; '.join(differences)}). Delete it, or build"
                 " under another name."
             )
+
+    def forget(self) -> None:
+        """Read everything again the next time: nothing that was read is to be trusted."""
+        self.uncommitted = []
+        for name in ("done.txt", "stream.txt"):
+            (self.folder / name).unlink(missing_ok=True)
 
     @staticmethod
     def _begun(file: Path) -> dict[str, Any] | None:
@@ -121,15 +134,14 @@ class Building:
         whole = text.rfind(b"\n") + 1  # a kill may have cut the last line
         self.log.truncate(whole)
         length = self.file.stat().st_size if self.file.exists() else 0
-        try:
-            rows = [row for row in map(int, text[:whole].split()) if row >= 0]
-        except ValueError as error:
-            raise DataError(
-                f"{self.log.name} is damaged ({error}): delete {self.folder}"
-            ) from error
-        rows = [row for row in rows if self.position(row + 1) <= length]
-        self.done = np.zeros(len(self.plan.names), bool)
-        self.done[rows] = True
+        self.done, self.odd = np.zeros(len(self.plan.names), bool), {}
+        for line in text[:whole].decode(errors="replace").splitlines():
+            number, _, oddity = line.partition(" ")
+            if not (number.isascii() and number.isdigit()):
+                raise DataError(f"{self.log.name} is damaged ({line!r}): delete {self.folder}")
+            if self.position(int(number) + 1) <= length:
+                self.done[int(number)] = True
+                self.odd |= {int(number): oddity} if oddity else {}
         self.uncommitted: list[int] = []
         self.committed = time.monotonic()
         self._set_length(len(self.plan.names))
@@ -158,9 +170,13 @@ class Building:
             file.write(self._header(count))
             file.truncate(self.position(count))
 
-    def add(self, rows: list[int]) -> None:
-        """Note rows as written; now and then make that last."""
+    def _line(self, row: int) -> str:
+        return f"{row} {self.odd[row]}\n" if row in self.odd else f"{row}\n"
+
+    def add(self, rows: list[int], odd: dict[int, str]) -> None:
+        """Note rows as written, and what is odd about some; now and then make that last."""
         self.done[rows] = True
+        self.odd |= odd
         self.uncommitted += rows
         if time.monotonic() - self.committed > COMMIT_SECONDS:
             self.commit()
@@ -169,7 +185,7 @@ class Building:
         """Make the rows noted so far outlast a power cut."""
         with open(self.file, "rb") as file:
             os.fsync(file.fileno())  # pixels first: a row is never said to be there before it is
-        self.log.write("".join(f"{row}\n" for row in self.uncommitted).encode())
+        self.log.write("".join(map(self._line, self.uncommitted)).encode())
         os.fsync(self.log.fileno())
         self.uncommitted, self.committed = [], time.monotonic()
 
@@ -206,7 +222,7 @@ class Building:
         # between costs reading them again, but never mixes them up.
         moved = next((new for new, row in enumerate(keep) if new != row), len(keep))
         remaining = self.folder / "done.new"
-        remaining.write_text("".join(f"{row}\n" for row in keep[:moved]))
+        remaining.write_text("".join(map(self._line, keep[:moved])))
         remaining.replace(self.folder / "done.txt")
         with open(self.file, "r+b", buffering=0) as file:
             for new, row in enumerate(keep[moved:], moved):

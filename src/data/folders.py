@@ -81,8 +81,15 @@ def _listing(root: Path, classes: tuple[str, ...], groups: list[list[Path]]) -> 
         names = [file.relative_to(root).with_suffix("").as_posix() for file in files]
     _check_names(names, files)
     labels = [label for label, group in enumerate(groups) for _ in group] if classes else None
-    sizes = [file.stat().st_size if file.exists() else -1 for file in files]
+    sizes = [_size(file) for file in files]
     return Listing(root, classes, files, names, labels, sizes)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # a link to nothing: told when it is read
+        return -1
 
 
 def _check_names(names: list[str], files: list[Path]) -> None:
@@ -118,13 +125,16 @@ def _class(root: Path, name: str, suffixes: Sequence[str]) -> list[Path]:
 
 def _images(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Image files in natural order (name_2 before name_10). DataError: one of another kind."""
-    files = [entry for entry in _visible(folder) if not entry.is_dir()]
-    images = [file for file in files if file.suffix.lower() in suffixes]
-    known = (*SUFFIXES, *OTHER_SUFFIXES)
-    strangers = [file.name for file in files if file.suffix.lower() in known if file not in images]
+    images, strangers = [], []
+    for file in _visible(folder):
+        suffix = file.suffix.lower()
+        if suffix in suffixes and not file.is_dir():
+            images.append(file)
+        elif suffix in (*SUFFIXES, *OTHER_SUFFIXES) and not file.is_dir():
+            strangers.append(file.name)
     if images and strangers:
         raise DataError(
-            f"{folder} holds images of another kind than {', '.join(suffixes)}: {strangers[0]}"
+            f"{folder} holds images of another kind than {', '.join(suffixes)}: {min(strangers)}"
             f" ({len(strangers)} in all). Convert or remove them."
         )
     return sorted(images, key=lambda file: (len(file.stem), file.stem, file.name))

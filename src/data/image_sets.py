@@ -54,13 +54,13 @@ def open_or_build(
         DataError: too much is unreadable, images are gone that the store has, or the store was
             built otherwise; see `src.data.ingest.build`.
     """
-    account, official = _account(images, listing)
+    counted, official = account(images, listing)
     store = open_if_there(path, wanted)
     if store and not _outdated(store, listing):
         if not official:
-            tqdm.write(account)
+            tqdm.write(counted)
         return store
-    tqdm.write(account)
+    tqdm.write(counted)
     plan = Plan(
         listing.names,
         _first_readable(images, listing.files),
@@ -115,8 +115,8 @@ def _read(read: Callable[[Path], np.ndarray], file: str, _: Files) -> np.ndarray
     return read(Path(file))
 
 
-def _account(images: ImageSet, listing: Listing) -> tuple[str, bool]:
-    """How many images there are, in words, and whether no other number is the official one."""
+def account(images: ImageSet, listing: Listing) -> tuple[str, bool]:
+    """Say how many images there are, and tell whether no other number is the official one."""
     counts, total = listing.counts(), len(listing.files)
     line = f"{images.title}: {total:,} images"
     if not counts:

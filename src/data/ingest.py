@@ -6,6 +6,7 @@ on disk. Started again, the build reads only the others. At the end the rows of 
 are closed up, and `store/` gets its place in one rename.
 """
 
+import collections
 import contextlib
 import errno
 import functools
@@ -18,8 +19,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from tqdm.auto import tqdm
 from src.data.building import Building, Plan, write_at
 from src.data.locks import locked
 from src.data.store import PatchStore
-from src.errors import AbsentError, DataError
+from src.errors import AbsentError, DamagedError, DataError
 
 # One patch to read: its row; its folder, for messages; its files by suffix, or None: they are still
 # to be read from the folder, or an error: what is wrong with them.
@@ -36,8 +37,9 @@ Files = dict[str, bytes] | DataError | None
 Task = tuple[int, str, Files]
 # (name → row, (N,) bool of the rows to do) → those to do, in any order
 Tasks = Callable[[dict[str, int], np.ndarray], Iterable[Task]]
-# (folder, files) → an image, or DataError; runs in other processes
-Decode = Callable[[str, Files], np.ndarray]
+# (folder, files) → an image, perhaps with a note of what is odd about it, or DataError; runs in
+# other processes
+Decode = Callable[[str, Files], np.ndarray | tuple[np.ndarray, str]]
 CHUNK = 64  # patches handed to a process at a time: about 6 MB when they come out of an archive
 REMEDIES = {
     errno.ENOSPC: "Make room on that disk",
@@ -108,7 +110,8 @@ def _finish(building: Building, report: "Report") -> Path:
         tqdm.write(f"Left out: {report.summary()}")
     notes = building.plan.notes
     if "counts" in notes:
-        notes = {**notes, "counts": {**notes["counts"], **report.counts()}}
+        odd = collections.Counter(building.odd.values())
+        notes = {**notes, "counts": {**notes["counts"], **report.counts(), **odd}}
     return building.finish(report.failures, notes)
 
 
@@ -130,7 +133,8 @@ def _remedies(folder: Path) -> Iterator[None]:
         ) from error
 
 
-class Failure(NamedTuple):
+@dataclass(frozen=True)
+class Failure:
     """Why a patch is not in the store."""
 
     reason: str
@@ -188,11 +192,15 @@ def _read(building: Building, report: Report, tasks: Tasks, decode: Decode, work
     )
     chunks = _chunks(tasks(rows, todo))
     with tqdm(total=len(names), initial=int((~todo).sum()), desc="reading", unit="patch") as bar:
-        for written, failed in _in_processes(read, chunks, workers):
-            building.add(written)
-            failures.update(failed)
-            bar.update(len(written) + len(failed))
-            report.stop_if_too_many()
+        try:
+            for written, odd, failed in _in_processes(read, chunks, workers):
+                building.add(written, odd)
+                failures.update(failed)
+                bar.update(len(written) + len(failed))
+                report.stop_if_too_many()
+        except DamagedError:
+            building.forget()
+            raise
     for row in np.flatnonzero(todo & ~building.done).tolist():
         if row not in failures:
             reason = f"{names[row]} is missing: listed, but nowhere in the archive"
@@ -208,34 +216,42 @@ def _chunks(tasks: Iterable[Task]) -> Iterator[list[Task]]:
 
 def _read_chunk(
     file: Path, offset: int, decode: Decode, like: np.ndarray, tasks: list[Task]
-) -> tuple[list[int], dict[int, Failure]]:
-    """Decode patches and write each to its row; the rows written, and those that failed."""
-    written, failed = [], {}
+) -> tuple[list[int], dict[int, str], dict[int, Failure]]:
+    """Decode patches and write each to its row.
+
+    The rows written, what is odd about some, and why others failed.
+    """
+    written, odd, failed = [], {}, {}
     with open(file, "r+b", buffering=0) as images:
         for row, folder, files in tasks:
             image = _decoded(decode, folder, files, like)
             if isinstance(image, Failure):
                 failed[row] = image
                 continue
+            if isinstance(image, tuple):
+                image, odd[row] = image
             write_at(images.fileno(), image.tobytes(), offset + row * image.nbytes)
             written.append(row)
-    return written, failed
+    return written, odd, failed
 
 
-def _decoded(decode: Decode, folder: str, files: Files, like: np.ndarray) -> np.ndarray | Failure:
-    """An image like the others; or why there is none."""
+def _decoded(
+    decode: Decode, folder: str, files: Files, like: np.ndarray
+) -> np.ndarray | tuple[np.ndarray, str] | Failure:
+    """An image like the others, perhaps with a note; or why there is none."""
     try:
-        image = decode(folder, files)
+        decoded = decode(folder, files)
     except DataError as error:
         return Failure(str(error), isinstance(error, AbsentError))
     except OSError:  # the machine's fault, not the patch's
         raise
     except Exception as error:  # a decoder that damage has confused may raise whatever it likes
         return Failure(f"{folder} cannot be read ({error!r})", False)
+    image = decoded[0] if isinstance(decoded, tuple) else decoded
     if (image.shape, image.dtype) != (like.shape, like.dtype):
         expected = f"expected {like.shape} {like.dtype}, got {image.shape} {image.dtype}"
         return Failure(f"{folder}: {expected}", False)
-    return image
+    return decoded
 
 
 def _in_processes(function: Callable, tasks: Iterable, workers: int) -> Iterator:

@@ -103,7 +103,7 @@ class PatchStore:
         with locked(folder / "lock", "writing this store"):
             try:
                 shutil.rmtree(partial, ignore_errors=True)  # of a try that was killed
-                partial.mkdir()
+                partial.mkdir(parents=True)
                 patches = itertools.chain([first], patches)
                 shape, sha256 = _write_arrays(partial, patches, like=first[2])
                 write_meta(partial, meta, shape, sha256)

@@ -18,6 +18,7 @@ from src.data.bigearthnet.sources import detect
 from src.data.building import Plan
 from src.data.ingest import build
 from src.data.store import PatchStore, open_if_there
+from src.errors import DataError
 
 
 def bigearthnet_store(
@@ -39,8 +40,8 @@ def bigearthnet_store(
 
     Args:
         root: folder of patch folders (v1, `…/BigEarthNet-v1.0`), of tile folders (v2,
-            `…/BigEarthNet-S2`), or the archive itself (.tar.gz, .tar.zst), which is streamed and
-            not extracted.
+            `…/BigEarthNet-S2`), a folder around it, or the archive itself (.tar.gz, .tar.zst,
+            .zip), which is streamed and not extracted.
         bands: "rgb", (120, 120, 3) uint8; or "all", (120, 120, 12) uint16 in the order of
             ALL_BANDS, coarser bands repeated to 10 m.
         stretch: of RGB: the digital number that becomes white, or "percentile"; see
@@ -62,7 +63,7 @@ def bigearthnet_store(
     source = detect(root, layout)
     tqdm.write(f"BigEarthNet from {source}")
     names, counts = select(source, selection)
-    release = "v2" if names[0].count("_") == 7 else "v1"  # v2's names have orbit and tile too
+    release = _release(names)
     like = np.zeros((SIZE, SIZE, len(BANDS[bands])), np.uint8 if bands == "rgb" else np.uint16)
     stretch = stretch if bands == "rgb" else None
     store = build(
@@ -74,6 +75,7 @@ def bigearthnet_store(
             like,
             {"kind": f"bigearthnet-{release}-{bands}", **wanted},
             notes={"source": str(root.absolute()), "counts": counts},
+            stream=source.stream,
         ),
         functools.partial(source.tasks, bands=BANDS[bands]),
         functools.partial(read_patch, bands=BANDS[bands], stretch=stretch),
@@ -82,6 +84,17 @@ def bigearthnet_store(
     )
     tqdm.write(account(store.meta["counts"], _official(release, selection)))
     return store
+
+
+def _release(names: list[str]) -> str:
+    """ "v1" or "v2", whose patches' names have orbit and tile too. DataError: both."""
+    releases = {"v2" if name.count("_") == 7 else "v1": name for name in reversed(names)}
+    if len(releases) > 1:
+        raise DataError(
+            f"patches of both releases, such as {releases['v1']} (v1) and {releases['v2']} (v2):"
+            " build a store of each"
+        )
+    return next(iter(releases))
 
 
 def _rendering(bands: str, stretch: float | str) -> dict[str, Any]:
