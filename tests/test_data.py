@@ -1,5 +1,9 @@
 """The three data sets read from real files, and every way those files are known to be broken."""
 
+import errno
+import os
+import tempfile
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +22,7 @@ from src.data.images import (
     read_allbands,
     ucmerced_store,
 )
-from src.data.splits import stratified_split
+from src.data.splits import read_split, stratified_split
 from src.data.store import PatchStore
 from src.errors import DataError
 
@@ -415,10 +419,99 @@ def test_the_written_split_is_the_one_that_counts(tmp_path):
     file = store.path / "split_seed5.csv"
     written = pd.read_csv(file)
     assert np.flatnonzero(written["split"] == "val").tolist() == drawn.val.tolist()
-    written["split"] = ["val" if part == "test" else part for part in written["split"]]
+    swapped = {"train": "train", "val": "test", "test": "val"}
+    written["split"] = written["split"].map(swapped)
     written.to_csv(file, index=False)
     read = stratified_split(store, seed=5)
-    assert read.val.tolist() == sorted([*drawn.val, *drawn.test]) and len(read.test) == 0
+    assert rows(read) == (drawn.train.tolist(), drawn.test.tolist(), drawn.val.tolist())
+
+
+def split_file(store, file, change=lambda lines: lines, end="\n", start=""):
+    """A split of the store, two rows of training, one of validation, one of testing, and again."""
+    parts = [("train", "train", "val", "test")[row % 4] for row in range(len(store))]
+    lines = [f"{name},{part}" for name, part in zip(store.names, parts, strict=True)]
+    file.write_text(start + end.join(["name,split", *change(lines)]) + end, encoding="utf-8")
+    return parts
+
+
+@pytest.mark.parametrize(("end", "start"), [("\n", ""), ("\r\n", ""), ("\n", "\ufeff")])
+def test_a_split_file_is_read_with_any_line_ends_in_any_order(tmp_path, end, start):
+    store = labelled(tmp_path / "store")
+    parts = split_file(store, tmp_path / "split.csv", lambda lines: lines[::-1], end, start)
+    split = read_split(store, tmp_path / "split.csv")
+    for part in ("train", "val", "test"):
+        expected = [row for row, each in enumerate(parts) if each == part]
+        assert getattr(split, part).tolist() == expected
+
+
+BAD_SPLITS = {
+    "spaces": (lambda lines: [f"{line} " for line in lines], r"row 1 \(p0_0\): 'train ' is none"),
+    "validation": (
+        lambda lines: [line.replace("val", "validation") for line in lines],
+        r"row 3 \(p0_2\): 'validation' is none of train, val, test",
+    ),
+    "unknown word": (lambda lines: [*lines[:4], "p0_4,trian", *lines[5:]], r"row 5.*'trian'"),
+    "upper case": (lambda lines: ["p0_0,Train", *lines[1:]], r"row 1.*'Train'"),
+    "no word": (lambda lines: ["p0_0,", *lines[1:]], r"row 1.*''"),
+    "missing row": (lambda lines: lines[:-2], r"2 of 60 are missing, p2_8 first"),
+    "twice": (lambda lines: [*lines, lines[0]], r"row 61 \(p0_0\).*second time"),
+    "twice otherwise": (lambda lines: [*lines, "p0_0,test"], r"row 61 \(p0_0\).*second time"),
+    "stranger": (lambda lines: [*lines, "q,train"], r"row 61 \(q\).*other patches"),
+    "no test": (lambda lines: [line.replace("test", "val") for line in lines], "no row of 'test'"),
+    "empty": (lambda lines: [], "60 of 60 are missing"),
+    "more columns": (lambda lines: ["p0_0,b,train"], r"row 1 \(p0_0\): 'b' is none"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Length of header or names")
+@pytest.mark.parametrize("where", ["given", "in the store"])
+@pytest.mark.parametrize("kind", BAD_SPLITS)
+def test_a_split_file_that_would_lose_rows_is_refused_with_the_row(tmp_path, kind, where):
+    store, (change, message) = labelled(tmp_path / "store"), BAD_SPLITS[kind]
+    file = tmp_path / "split.csv" if where == "given" else store.path / "split_seed0.csv"
+    split_file(store, file, change)
+    with pytest.raises(DataError, match=message) as caught:
+        read_split(store, file) if where == "given" else stratified_split(store)
+    assert file.name in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"n,s\na,train\n", None])
+def test_a_split_file_that_is_none_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "split.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"split\.csv"):
+        read_split(labelled(tmp_path / "store"), tmp_path / "split.csv")
+
+
+def test_the_official_spatial_lists_of_eurosat_are_a_split(tmp_path, eurosat):
+    store = eurosat_store(eurosat, tmp_path / "store")
+    lists = [tmp_path / f"eurosat-spatial-{part}.txt" for part in ("train", "val", "test")]
+    for n, file in zip((10, 2, 1), lists, strict=True):  # as torchgeo writes them
+        file.write_text("".join(f"{name}_{n}.jpg\n" for name in reversed(CLASSES)))
+    split = read_split(store, lists)
+    for n, part in zip((10, 2, 1), (split.train, split.val, split.test), strict=True):
+        assert store.names[part].tolist() == [f"{name}_{n}" for name in CLASSES]
+    lists[1].write_text("River_1.jpg\nForest_2.jpg\n")
+    with pytest.raises(DataError, match=r"test\.txt, line 2 \(River_1\.jpg\): .*second time"):
+        read_split(store, lists)
+    with pytest.raises(ValueError, match="three lists"):
+        read_split(store, lists[:2])
+
+
+def test_a_split_follows_from_the_seed_where_the_store_may_only_be_read(
+    tmp_path, monkeypatch, capsys
+):
+    store, other = labelled(tmp_path / "store"), labelled(tmp_path / "other")
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkstemp", read_only)
+        first, again = stratified_split(store), stratified_split(store)
+    assert rows(first) == rows(again) == rows(stratified_split(other))
+    assert "Read-only file system" in capsys.readouterr().out
+    assert files_in(store.path) == STORE
 
 
 @pytest.mark.parametrize(

@@ -171,10 +171,9 @@ class Report:
         """Write the list and raise DataError, if more than `max_unreadable` of the patches fail."""
         if len(self.failures) > self.max_unreadable * len(self.names):
             self.write()
-            raise DataError(
-                f"{self.summary()}. More than {100 * self.max_unreadable:g}%: mend the data, or"
-                " raise max_unreadable, and run again. What was read is kept."
-            )
+            limit = f"More than {100 * self.max_unreadable:g}%: mend the data, or raise"
+            mend = f"{limit} max_unreadable," if self.max_unreadable else "Mend it"
+            raise DataError(f"{self.summary()}. {mend} and run again. What was read is kept.")
 
 
 def _read(building: Building, report: Report, tasks: Tasks, decode: Decode, workers: int) -> None:

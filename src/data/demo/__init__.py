@@ -5,7 +5,6 @@ EuroSAT JPEGs and GeoTIFFs and UC Merced TIFFs, so that the demo takes the road 
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,6 +21,7 @@ from src.data.demo.aerial import KINDS, aerial_picture, foreign
 from src.data.demo.observe import mixed_bands, simulate_sensor, twelve_bands
 from src.data.demo.paint import PAINTERS, RNG, axes
 from src.data.images import ALLBANDS, FILE_BANDS
+from src.data.locks import WAIT, locked
 
 GENERATOR_VERSION = 5
 CRS = 32633  # EPSG code of UTM zone 33 north
@@ -60,22 +60,30 @@ def make_demo(
         "eurosat_per_class": eurosat_per_class,
         "ucmerced_per_class": ucmerced_per_class,
     }
+    if _is_made(root, arguments):
+        return root
+    partial = root.with_name(f"{root.name}.partial")
+    with locked(partial / "lock", "making this data", WAIT):
+        try:
+            if not _is_made(root, arguments):  # else another process has made it meanwhile
+                shutil.rmtree(partial / "made", ignore_errors=True)  # of one that was killed
+                _make(partial / "made", arguments, progress)
+                if root.exists():
+                    shutil.rmtree(root)
+                (partial / "made").rename(root)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)  # whoever waited does the same
+    return root
+
+
+def _is_made(root: Path, arguments: dict[str, int]) -> bool:
     if (root / "demo.json").is_file():
-        if json.loads((root / "demo.json").read_text()) == arguments:
-            return root
-    elif root.exists() and any(root.iterdir()):
+        return json.loads((root / "demo.json").read_text()) == arguments
+    if root.exists() and any(root.iterdir()):
         raise FileExistsError(
             f"{root} holds files but no demo.json: not ours to replace. Give another folder."
         )
-    partial_root = root.with_name(f"{root.name}.partial-{os.getpid()}")
-    try:
-        _make(partial_root, arguments, progress)
-        if root.exists():
-            shutil.rmtree(root)
-        partial_root.rename(root)
-    finally:
-        shutil.rmtree(partial_root, ignore_errors=True)
-    return root
+    return False
 
 
 def _make(root: Path, arguments: dict[str, int], progress: bool) -> None:
