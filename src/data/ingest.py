@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from src.data.building import Building, Plan, write_at
 from src.data.locks import locked
-from src.data.store import PatchStore
+from src.data.store import PatchStore, open_if_there
 from src.errors import AbsentError, DamagedError, DataError
 
 # One patch to read: its row; its folder, for messages; its files by suffix, or None: they are still
@@ -74,7 +74,8 @@ def build(
         max_unreadable: share of `plan.names`, in [0, 1], above which the build stops.
         workers: processes; None: one a core, but no more than one for every five thousand patches:
             one starts in the time that reading so many takes.
-        wait: seconds for another process that builds this store; what it has built is opened.
+        wait: seconds for another process that builds this store; what it has built is opened. At 0
+            a store that is there already is an error.
         replace: the store that is there gives way to the new one once that is whole.
 
     Raises:
@@ -86,22 +87,22 @@ def build(
         raise ValueError(f"max_unreadable must be in [0, 1], got {max_unreadable}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be 1 or more, got {workers}")
-    was_there = path.exists()
-    if was_there and not replace:
+    if path.exists() and not (replace or wait):
         raise DataError(f"{path} exists already: open it, or delete it to build it again")
     workers = workers or max(1, min(os.cpu_count() or 1, len(plan.names) // 5000))
     folder = path.with_name(f"{path.name}.building")
     with _remedies(folder), locked(folder / "lock", "building this store", wait):
-        if was_there or not path.exists():  # else another process has built it meanwhile
+        ours = replace or not path.exists()  # else another process has built it meanwhile
+        if ours:
             report = Report(path, plan.names, max_unreadable)
             with Building(folder, plan) as building:
                 _read(building, report, tasks, decode, workers)
                 store = _finish(building, report)
-            if was_there:
-                shutil.rmtree(path)
+            if replace:
+                shutil.rmtree(path, ignore_errors=True)
             store.rename(path)
         shutil.rmtree(folder, ignore_errors=True)  # whoever waited for the lock does the same
-    return PatchStore.open(path)
+    return PatchStore.open(path) if ours else open_if_there(path, plan.meta)
 
 
 def _finish(building: Building, report: "Report") -> Path:

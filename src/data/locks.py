@@ -23,18 +23,29 @@ def locked(file: Path, doing: str, wait: float = 0.0) -> Iterator[None]:
     Raises:
         DataError: another process has it (still, after `wait`).
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(file)
     try:
         try:
-            lock.acquire(timeout=0)
+            _acquire(lock, file, 0.0)
         except filelock.Timeout:
             if wait:
                 tqdm.write(f"{file.parent}: another process is {doing}; waiting for it")
-            lock.acquire(timeout=wait)
+            _acquire(lock, file, wait)
     except filelock.Timeout as error:
         raise DataError(f"{file.parent}: another process is {doing}; wait for it") from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: filelock.FileLock, file: Path, timeout: float) -> None:
+    """Whoever had the lock may remove its folder when done: then it is made again."""
+    for _ in range(100):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=timeout)
+            return
+        except FileNotFoundError:
+            continue
+    raise DataError(f"{file.parent} is removed again and again: what else works there?")

@@ -66,7 +66,7 @@ class PatchStore:
         try:
             images = np.lib.format.open_memmap(path / "images.npy", mode="c")
             names, labels = _read_index(path / "index.csv", meta.get("classes"))
-        except (OSError, EOFError, KeyError, ValueError) as error:
+        except Exception as error:  # numpy's reader of headers may raise whatever Python's does
             raise DataError(f"{path}: {error}. {REBUILD}") from error
         if list(images.shape) != meta["shape"] or len(names) != len(images):
             raise DataError(
