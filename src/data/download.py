@@ -45,8 +45,8 @@ def fetch(remote: Remote, data: str | Path) -> Path:
         with locked(file.with_name(f".{file.name}.lock"), f"downloading {file.name}", WAIT):
             if not file.exists():  # once it has its name it is right, and never written again
                 partial = file.with_name(f"{file.name}.part")
-                _download(remote.url, partial)
-                _verify(partial, remote)
+                complete = _download(remote.url, partial)
+                _verify(partial, remote, complete)
                 partial.rename(file)
             if remote.inside and not _is_there(folder, remote):
                 _unpack(file, remote, folder)
@@ -76,17 +76,17 @@ def _check_counts(folder: Path, remote: Remote) -> None:
     print(counted)
 
 
-def _download(url: str, partial: Path) -> None:
-    """Fetch what is still missing of `partial`."""
+def _download(url: str, partial: Path) -> bool:
+    """Fetch what is still missing of `partial`; whether the server says that this is all."""
     have = _size(partial)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            _receive(response, partial, have)
+            return _receive(response, partial, have)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:
             _check_complete(error, partial)
-            return
+            return True
         state = "the address may have moved, see SETUP.md"
         if error.code in BUSY:
             wait = error.headers.get("Retry-After")
@@ -132,8 +132,11 @@ def _check_complete(error: urllib.error.HTTPError, partial: Path) -> None:
         )
 
 
-def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> None:
-    """Append the response to the `have` bytes there are; ConnectionError if it ends too early."""
+def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> bool:
+    """Append the response to the `have` bytes there are; ConnectionError if it ends too early.
+
+    Whether it is known that it did not: a server that says no length may have broken off.
+    """
     begins, total = _range(response, have)
     if begins not in (0, have):
         raise ConnectionError(f"asked for bytes from {have:,}, got them from {begins:,}")
@@ -141,11 +144,16 @@ def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> No
         open(partial, "ab" if begins else "wb") as file,
         tqdm(total=total, initial=begins, desc=partial.stem, unit="B", unit_scale=True) as bar,
     ):
-        while block := response.read(1 << 20):
-            file.write(block)
-            bar.update(len(block))
+        try:
+            while block := response.read(1 << 20):
+                file.write(block)
+                bar.update(len(block))
+        except http.client.IncompleteRead as error:
+            file.write(error.partial)
+            raise
         if total is not None and file.tell() < total:
             raise ConnectionError(f"{file.tell():,} of {total:,} bytes")
+    return total is not None or response.chunked
 
 
 def _range(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
@@ -161,12 +169,17 @@ def _range(response: http.client.HTTPResponse, have: int) -> tuple[int, int | No
     return begins, begins + int(length) if length else None
 
 
-def _verify(file: Path, remote: Remote) -> None:
+def _verify(file: Path, remote: Remote, complete: bool) -> None:
     with open(file, "rb") as content:
         digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False))
         content.seek(0)
         page = content.read(200).lstrip().lower().startswith((b"<!doctype", b"<html"))
     if digest.hexdigest() != remote.md5:
+        if not complete:
+            raise DataError(
+                f"{remote.url} ended after {_size(file):,} bytes, and these are not the whole file:"
+                " the server does not say how long it is. Run again to go on from there."
+            )
         wrong = file.with_suffix(".wrong")
         file.replace(wrong)  # or it would be taken for a beginning, and never become right
         what = "it is a web page, not the file" if page else "it was damaged on the way"
@@ -197,7 +210,7 @@ def _unpack(file: Path, remote: Remote, folder: Path) -> None:
     if folder.is_dir():
         folder.rmdir()  # it is empty
     wanted.rename(folder)
-    shutil.rmtree(staging)
+    shutil.rmtree(staging, ignore_errors=True)  # gone with it, if it had no folders around
 
 
 def _check_room(archive: zipfile.ZipFile, file: Path) -> None:
