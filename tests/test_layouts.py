@@ -360,6 +360,14 @@ def as_16_bit_tiff(file):
         image.write(np.full((3, 8, 8), 4242, np.uint16))
 
 
+def as_four_bands(file):
+    import rasterio
+
+    profile = {"width": 8, "height": 8, "count": 4, "dtype": "uint16"}
+    with rasterio.open(file, "w", driver="GTiff", **profile) as image:
+        image.write(np.ones((4, 8, 8), np.uint16))
+
+
 def as_bomb(file):
     """A PNG of 400 bytes that claims 20,000 × 20,000 pixels."""
     Image.new("RGB", (8, 8)).save(file, "PNG")
@@ -388,7 +396,8 @@ def bytes_of(content):
 UNREADABLE = {
     "16-bit PNG": ("a.png", as_16_bit_png, "16 bits a channel"),
     "16-bit PNG named .jpg": ("a.jpg", as_16_bit_png, "16 bits a channel"),
-    "16-bit TIFF": ("a.tif", as_16_bit_tiff, "16 bits|cannot be read"),
+    "16-bit TIFF": ("a.tif", as_16_bit_tiff, "16 bits|3 bands of uint16; 8-bit RGB is taken"),
+    "four bands": ("a.tif", as_four_bands, "4 bands of uint16; 8-bit RGB is taken.*--bands"),
     "grey": ("a.jpg", saved("L"), "mode L"),
     "CMYK": ("a.jpg", saved("CMYK"), "mode CMYK"),
     "palette": ("a.png", saved("P"), "mode P"),

@@ -208,7 +208,7 @@ class Building:
             raise DataError(f"no readable patches for {self.folder.stem}: nothing to store")
         if left_out:
             self._close_up(keep)
-        with open(self.file.with_name("index.csv"), "w", newline="") as file:
+        with open(self.file.with_name("index.csv"), "w", newline="", encoding="utf-8") as file:
             labels = self.plan.labels or itertools.repeat("", len(self.plan.names))
             rows = zip(self.plan.names, labels, strict=True)
             rows = (row for number, row in enumerate(rows) if number not in left_out)

@@ -118,4 +118,16 @@ def _remedy(file: Path) -> str:
         return "it has 0 bytes: download or extract it again"
     if start.startswith(b"\x00\x05\x16\x07"):
         return "it is what macOS keeps beside a file (AppleDouble), not the image: delete it"
+    if start.startswith((b"ii", b"mm")) and (kind := _kind_of_tiff(file)):
+        return f"it is a TIFF of {kind}; 8-bit RGB is taken here (or `src.data.images --bands`)"
     return "download or extract it again"
+
+
+def _kind_of_tiff(file: Path) -> str:
+    """What a TIFF that Pillow cannot read holds; empty: nobody can."""
+    import rasterio
+
+    with contextlib.suppress(rasterio.errors.RasterioError), rasterio.open(file) as image:
+        if (image.count, image.dtypes[0]) != (3, "uint8"):
+            return f"{image.count} bands of {image.dtypes[0]}"
+    return ""

@@ -214,7 +214,7 @@ def _write_arrays(
     count, digest = 0, hashlib.sha256()
     with (
         open(folder / "images.npy", "wb") as images,
-        open(folder / "index.csv", "w", newline="") as index_file,
+        open(folder / "index.csv", "w", newline="", encoding="utf-8") as index_file,
     ):
         index = csv.writer(index_file)
         index.writerow(["name", "label"])

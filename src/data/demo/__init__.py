@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from PIL import Image
-from rasterio.transform import from_origin
 from tqdm.auto import tqdm
 
 from src.data.demo.aerial import KINDS, aerial_picture, foreign
@@ -147,12 +145,12 @@ def _write_patch(folder: Path, rng: RNG, number: int) -> None:
     folder.mkdir(parents=True)
     left, top = 300_000 + 1200 * (number % 75), 5_300_000 - 1200 * (number // 75)
     for name, band in twelve_bands(simulate_sensor(rng, scene)).items():
-        place = from_origin(left, top, 1200 / len(band), 1200 / len(band))
+        place = _place(left, top, 1200 / len(band))
         _write_geotiff(folder / f"{folder.name}_{name}.tif", band[None], transform=place)
     metadata = {
         "labels": sorted(labels),
         "coordinates": {"ulx": left, "uly": top, "lrx": left + 1200, "lry": top - 1200},
-        "projection": rasterio.CRS.from_epsg(CRS).to_wkt(),
+        "projection": _crs().to_wkt(),
         "tile_source": "made by src/data/demo.py",
         "acquisition_date": "2017-06-13 10:10:31",
     }
@@ -206,8 +204,26 @@ def write_scene(folder: Path, rng: RNG) -> None:
         _write_geotiff(folder / f"{name}.tif", band, tiled=True, compress="deflate")
 
 
+# imported where it is needed: training on a store does without
+
+
+def _crs() -> Any:
+    import rasterio
+
+    return rasterio.CRS.from_epsg(CRS)
+
+
+def _place(left: float, top: float, pixel: float) -> Any:
+    """Where a raster lies: its upper left corner and the size of its pixels, in metres."""
+    from rasterio.transform import from_origin
+
+    return from_origin(left, top, pixel, pixel)
+
+
 def _write_geotiff(file: Path, bands: np.ndarray, **options: Any) -> None:
     """Write (count, H, W) uint16; options are GDAL's, and replace the place, which is 10 m."""
+    import rasterio
+
     count, height, width = bands.shape
     profile = {
         "driver": "GTiff",
@@ -215,8 +231,8 @@ def _write_geotiff(file: Path, bands: np.ndarray, **options: Any) -> None:
         "count": count,
         "height": height,
         "width": width,
-        "crs": rasterio.CRS.from_epsg(CRS),
-        "transform": from_origin(300_000, 5_300_000, 10, 10),
+        "crs": _crs(),
+        "transform": _place(300_000, 5_300_000, 10),
     }
     with rasterio.open(file, "w", **{**profile, **options}) as image:
         image.write(bands)
