@@ -834,6 +834,39 @@ def test_dark_pixels_are_no_fault_where_zero_is_declared_as_nodata(
         read_patch(folder, None, RGB, None)
 
 
+@pytest.mark.parametrize("state", ["absent", "damaged"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_folder_mended_after_a_build_gives_the_whole_store(
+    tmp_path, real_patches, forms, state, listed, capsys
+):
+    root, names = shutil.copytree(real_patches, tmp_path / "v1"), names_of(real_patches)
+    patch = root / names[2]
+    if state == "absent":
+        shutil.rmtree(patch)
+    else:
+        (patch / f"{names[2]}_B02.tif").write_bytes(b"damaged")
+    selection = all_listed(tmp_path, forms) if listed else Selection()
+
+    def build():
+        return bigearthnet_store(root, tmp_path / "store", selection, max_unreadable=0.5)
+
+    for _ in range(2):  # it is opened, and not built again and again
+        assert build().names.tolist() == [*names[:2], *names[3:]]
+    assert capsys.readouterr().out.count("BigEarthNet from") == 1
+    shutil.copytree(real_patches / names[2], patch, dirs_exist_ok=True)
+    store = build()
+    assert contents(store) == contents(bigearthnet_store(real_patches, tmp_path / "x", selection))
+    assert not (tmp_path / "store-unreadable.csv").exists()
+    shutil.rmtree(patch)
+    if listed:
+        assert len(build()) == 6  # the list decides, and the store has them
+    else:
+        with pytest.raises(DataError, match=f"has changed since.*{names[2]}"):
+            build()
+    shutil.rmtree(root)
+    assert len(build()) == 6
+
+
 # Damaged archives
 
 
