@@ -499,6 +499,21 @@ def test_a_flat_folder_is_unlabelled_and_few_damaged_images_are_listed(tmp_path)
     assert not (tmp_path / "store-unreadable.csv").exists()
 
 
+def test_eurosat_is_one_call_of_the_same_mechanism(tmp_path):
+    root = write(tmp_path / "outer/2750")
+    known, own = eurosat_store(root, tmp_path / "known"), tmp_path / "own"
+    for folder in (root, tmp_path / "outer", tmp_path / "outer"):
+        assert contents(image_folder_store(folder, own)) == contents(known)
+    assert PatchStore.open(own).meta["classes"] == list(CLASSES)
+
+
+def test_a_split_of_folders_is_no_set_of_classes(tmp_path):
+    for part in ("train", "test"):
+        write(tmp_path / "set" / part, ("a", "b"))
+    with pytest.raises(DataError, match=r"holds folders .*whose folders are the classes"):
+        image_folder_store(tmp_path / "set", tmp_path / "store")
+
+
 def test_names_that_classes_share_get_the_class_in_front(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "sets" / name).mkdir(parents=True)
@@ -533,7 +548,6 @@ WRONG_FOLDERS = {
     "a file": (lambda root: root.write_bytes(b"PK"), "is a file.*unpack"),
     "missing": (lambda root: None, "no folder"),
     "tables": (lambda root: (root / "a").mkdir(parents=True), "a is empty: expected images"),
-    "train and test": (lambda root: write(root / "train", ("a", "b")), "train holds folders"),
     "both": (
         lambda root: Image.new("RGB", (8, 8)).save(write(root, ("a", "b")) / "c.png"),
         "beside folders",

@@ -12,6 +12,7 @@ from src.data.bands import ALL_BANDS
 from src.errors import DataError
 
 MAX_PIXELS = 50_000_000  # of an image, times its bands: a file that says more is not read
+BANDS_REMEDY = "convert it, or build a store of chosen bands (`python -m src.data.images --bands`)"
 # the bands in EuroSAT's files: level 1C's 13, B8A last
 FILE_BANDS = (*(f"B{number:02}" for number in range(1, 13)), "B8A")
 
@@ -33,7 +34,8 @@ def read_image(file: str | Path, size: int | None = None) -> np.ndarray:
             image.load()
             if image.mode != "RGB" or deep:
                 kind = "16 bits a channel" if deep else f"mode {image.mode}"
-                raise DataError(f"{file}: expected an 8-bit RGB image, got {kind}: convert it")
+                remedy = BANDS_REMEDY if image.format == "TIFF" else "convert it"
+                raise DataError(f"{file}: expected an 8-bit RGB image, got {kind}: {remedy}")
             upright = ImageOps.exif_transpose(image)
             if size and upright.size != (size, size):
                 upright = upright.resize((size, size), Image.Resampling.BILINEAR)
@@ -119,7 +121,7 @@ def _remedy(file: Path) -> str:
     if start.startswith(b"\x00\x05\x16\x07"):
         return "it is what macOS keeps beside a file (AppleDouble), not the image: delete it"
     if start.startswith((b"ii", b"mm")) and (kind := _kind_of_tiff(file)):
-        return f"it is a TIFF of {kind}; 8-bit RGB is taken here (or `src.data.images --bands`)"
+        return f"it is a TIFF of {kind}; 8-bit RGB is taken: {BANDS_REMEDY}"
     return "download or extract it again"
 
 

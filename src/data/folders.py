@@ -53,7 +53,8 @@ def list_images(
     """List the images in the class folders of `root`; without any, those in `root` itself.
 
     Args:
-        classes: those to take, in this order; None: every folder that is not hidden, by name.
+        classes: those to take, in this order; None: every folder that is not hidden, by name, of
+            `root` or of the one folder in it that holds folders.
         suffixes: of the files to take, whatever their case.
 
     Raises:
@@ -61,6 +62,7 @@ def list_images(
             `suffixes`, two have one name, or it is unclear which folders are the classes.
     """
     if classes is None:
+        root = _without_outer_folders(root)
         classes, here = subfolders(root), _images(root, suffixes)
         if classes and here:
             raise DataError(
@@ -72,6 +74,13 @@ def list_images(
                 raise DataError(f"{root} holds no images ({', '.join(suffixes)}): {holds(root)}")
             return _listing(root, (), [here])
     return _listing(root, tuple(classes), [_class(root, name, suffixes) for name in classes])
+
+
+def _without_outer_folders(root: Path) -> Path:
+    """The folder of the class folders, where there is nothing but one folder of folders around."""
+    while len(inner := subfolders(root)) == 1 and subfolders(root / inner[0]):
+        root = root / inner[0]
+    return root
 
 
 def _listing(root: Path, classes: tuple[str, ...], groups: list[list[Path]]) -> Listing:

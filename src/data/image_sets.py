@@ -123,7 +123,9 @@ def account(images: ImageSet, listing: Listing) -> tuple[str, bool]:
         return f"{line} without classes, from {listing.root}", True
     line = f"{line} of {len(counts)} classes, from {listing.root}"
     if not images.official:
-        return f"{line} ({min(counts.values()):,} to {max(counts.values()):,} a class)", True
+        fewest, most = min(counts.values()), max(counts.values())
+        each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+        return f"{line} ({each} a class)", True
     official = {name: images.official[name] for name in counts if name in images.official}
     other = [
         f"{name} {count:,} of {official[name]:,}"

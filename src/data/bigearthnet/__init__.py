@@ -61,9 +61,8 @@ def bigearthnet_store(
     """
     root, path = Path(root), Path(path)
     wanted = {**selection.recorded(), **_rendering(bands, stretch)}
-    read = functools.partial(
-        read_patch, bands=BANDS[bands], stretch=stretch if bands == "rgb" else None
-    )
+    rendered = {"bands": BANDS[bands], "stretch": stretch if bands == "rgb" else None}
+    read = functools.partial(read_patch, **rendered)
     store = open_if_there(path, wanted)
     if store and not (root.is_dir() and _outdated(store, detect(root, layout), selection, read)):
         return store
@@ -72,17 +71,13 @@ def bigearthnet_store(
     names, counts = select(source, selection)
     release = _release(names)
     like = np.zeros((SIZE, SIZE, len(BANDS[bands])), np.uint8 if bands == "rgb" else np.uint16)
+    # not from where: a store begun from the archive may be finished from its folders
+    kind = {"kind": f"bigearthnet-{release}-{bands}"}
+    notes = {"source": str(root.absolute()), "counts": counts}
+    plan = Plan(names, like, kind | wanted, notes=notes, stream=source.stream)
     store = build(
         path,
-        # where it was read is no part of the plan: a store begun from the archive may be finished
-        # from its folders
-        Plan(
-            names,
-            like,
-            {"kind": f"bigearthnet-{release}-{bands}", **wanted},
-            notes={"source": str(root.absolute()), "counts": counts},
-            stream=source.stream,
-        ),
+        plan,
         functools.partial(source.tasks, bands=BANDS[bands]),
         read,
         max_unreadable=max_unreadable,
