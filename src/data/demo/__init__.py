@@ -4,6 +4,7 @@ What `src.data.demo.paint` paints is written in the real sets' formats, as BigEa
 EuroSAT JPEGs and GeoTIFFs and UC Merced TIFFs, so that the demo takes the road real data takes.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from src.data.images import ALLBANDS, FILE_BANDS
 from src.data.locks import WAIT, locked
 
 GENERATOR_VERSION = 5
-CRS = 32633  # EPSG code of UTM zone 33 north
+EPSG = 32633  # of UTM zone 33 north
 
 
 def make_demo(
@@ -58,30 +59,39 @@ def make_demo(
         "eurosat_per_class": eurosat_per_class,
         "ucmerced_per_class": ucmerced_per_class,
     }
-    if _is_made(root, arguments):
-        return root
-    partial = root.with_name(f"{root.name}.partial")
-    with locked(partial / "lock", "making this data", WAIT):
-        try:
-            if not _is_made(root, arguments):  # else another process has made it meanwhile
-                shutil.rmtree(partial / "made", ignore_errors=True)  # of one that was killed
-                _make(partial / "made", arguments, progress)
-                if root.exists():
-                    shutil.rmtree(root)
-                (partial / "made").rename(root)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)  # whoever waited does the same
+    folder = root.with_name(f"{root.name}.partial")
+    while not _is_made(root, arguments):
+        with contextlib.ExitStack() as stack:
+            # of two that want it first, one makes it, and the other waits and finds it
+            try:
+                stack.enter_context(locked(folder / "lock", "making the demo data", WAIT))
+            except FileNotFoundError:  # the lock went with the folder of who had it
+                continue
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            if not _is_made(root, arguments):
+                _replace(root, folder / "made", arguments, progress)
     return root
 
 
 def _is_made(root: Path, arguments: dict[str, int]) -> bool:
     if (root / "demo.json").is_file():
-        return json.loads((root / "demo.json").read_text()) == arguments
+        try:
+            return json.loads((root / "demo.json").read_text(encoding="utf-8")) == arguments
+        except ValueError:  # cut off or written over: it is made again
+            return False
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(
             f"{root} holds files but no demo.json: not ours to replace. Give another folder."
         )
     return False
+
+
+def _replace(root: Path, partial_root: Path, arguments: dict[str, int], progress: bool) -> None:
+    shutil.rmtree(partial_root, ignore_errors=True)  # of one that was killed
+    _make(partial_root, arguments, progress)
+    if root.exists():
+        shutil.rmtree(root)
+    partial_root.rename(root)
 
 
 def _make(root: Path, arguments: dict[str, int], progress: bool) -> None:
@@ -135,6 +145,8 @@ def _write_list(file: Path, names: list[str]) -> None:
 
 
 def _write_patch(folder: Path, rng: RNG, number: int) -> None:
+    from rasterio import CRS, Affine  # here: training on a store does without
+
     (paint, label), (paint_other, other_label) = _two_classes(rng)
     scene, labels = paint(rng, 120), [label]
     if rng.uniform() < 0.4:  # real patches are multi-label
@@ -145,12 +157,13 @@ def _write_patch(folder: Path, rng: RNG, number: int) -> None:
     folder.mkdir(parents=True)
     left, top = 300_000 + 1200 * (number % 75), 5_300_000 - 1200 * (number // 75)
     for name, band in twelve_bands(simulate_sensor(rng, scene)).items():
-        place = _place(left, top, 1200 / len(band))
+        pixel = 1200 / len(band)
+        place = Affine(pixel, 0, left, 0, -pixel, top)
         _write_geotiff(folder / f"{folder.name}_{name}.tif", band[None], transform=place)
     metadata = {
         "labels": sorted(labels),
         "coordinates": {"ulx": left, "uly": top, "lrx": left + 1200, "lry": top - 1200},
-        "projection": _crs().to_wkt(),
+        "projection": CRS.from_epsg(EPSG).to_wkt(),
         "tile_source": "made by src/data/demo.py",
         "acquisition_date": "2017-06-13 10:10:31",
     }
@@ -204,22 +217,6 @@ def write_scene(folder: Path, rng: RNG) -> None:
         _write_geotiff(folder / f"{name}.tif", band, tiled=True, compress="deflate")
 
 
-# imported where it is needed: training on a store does without
-
-
-def _crs() -> Any:
-    import rasterio
-
-    return rasterio.CRS.from_epsg(CRS)
-
-
-def _place(left: float, top: float, pixel: float) -> Any:
-    """Where a raster lies: its upper left corner and the size of its pixels, in metres."""
-    from rasterio.transform import from_origin
-
-    return from_origin(left, top, pixel, pixel)
-
-
 def _write_geotiff(file: Path, bands: np.ndarray, **options: Any) -> None:
     """Write (count, H, W) uint16; options are GDAL's, and replace the place, which is 10 m."""
     import rasterio
@@ -231,8 +228,8 @@ def _write_geotiff(file: Path, bands: np.ndarray, **options: Any) -> None:
         "count": count,
         "height": height,
         "width": width,
-        "crs": _crs(),
-        "transform": _place(300_000, 5_300_000, 10),
+        "crs": rasterio.CRS.from_epsg(EPSG),
+        "transform": rasterio.Affine(10, 0, 300_000, 0, -10, 5_300_000),
     }
     with rasterio.open(file, "w", **{**profile, **options}) as image:
         image.write(bands)
