@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from src.data.store import write_header, write_meta
+from src.data.store import checksum_of_pixels, write_header, write_meta
 from src.errors import DataError
 
 COMMIT_SECONDS = 5.0  # so much work is lost when the build is killed
@@ -214,7 +214,10 @@ class Building:
             rows = (row for number, row in enumerate(rows) if number not in left_out)
             csv.writer(file).writerows(itertools.chain([("name", "label")], rows))
         shape = [len(keep), *self.plan.like.shape]
-        write_meta(self.file.parent, {**self.plan.meta, **notes}, shape, self._checksum())
+        with open(self.file, "rb") as file:
+            os.fsync(file.fileno())
+        sha256 = checksum_of_pixels(self.file, self.offset)
+        write_meta(self.file.parent, {**self.plan.meta, **notes}, shape, sha256)
         return self.file.parent
 
     def _close_up(self, keep: list[int]) -> None:
@@ -229,15 +232,6 @@ class Building:
                 image = os.pread(file.fileno(), self.plan.like.nbytes, self.position(row))
                 write_at(file.fileno(), image, self.position(new))
         self._set_length(len(keep))
-
-    def _checksum(self) -> str:
-        digest = hashlib.sha256()
-        with open(self.file, "rb") as file:
-            file.seek(self.offset)
-            while block := file.read(1 << 20):
-                digest.update(block)
-            os.fsync(file.fileno())
-        return digest.hexdigest()
 
 
 def write_at(file: int, data: bytes, position: int) -> None:

@@ -4,6 +4,7 @@ A set may lie in an outer folder, its files may be called `.JPG` or `.jpeg`, tab
 the class folders; hidden files and what operating systems leave behind are no part of it.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,22 +136,23 @@ def _class(root: Path, name: str, suffixes: Sequence[str]) -> list[Path]:
 def _images(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Image files in natural order (name_2 before name_10). DataError: one of another kind."""
     images, strangers = [], []
-    for file in _visible(folder):
-        suffix = file.suffix.lower()
-        if suffix in suffixes and not file.is_dir():
-            images.append(file)
-        elif suffix in (*SUFFIXES, *OTHER_SUFFIXES) and not file.is_dir():
-            strangers.append(file.name)
+    for entry in _visible(folder):
+        stem, suffix = os.path.splitext(entry.name)
+        if suffix.lower() in suffixes and not entry.is_dir():
+            images.append((len(stem), stem, entry.name))
+        elif suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES) and not entry.is_dir():
+            strangers.append(entry.name)
     if images and strangers:
         raise DataError(
             f"{folder} holds images of another kind than {', '.join(suffixes)}: {min(strangers)}"
             f" ({len(strangers)} in all). Convert or remove them."
         )
-    return sorted(images, key=lambda file: (len(file.stem), file.stem, file.name))
+    return [folder / name for _, _, name in sorted(images)]
 
 
-def _visible(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
+def _visible(folder: Path) -> list[os.DirEntry]:
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not is_hidden(entry.name)]
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -188,7 +190,7 @@ def find_class_folders(
     if others:
         folder = next(others[0] / name for name in classes if (others[0] / name).is_dir())
         raise DataError(f"{folder} is empty of what {title} needs: {expected}; {holds(folder)}")
-    packed = [file.name for file in _visible(root) if file.suffix.lower() in (".zip", ".gz")]
+    packed = [e.name for e in _visible(root) if e.name.lower().endswith((".zip", ".gz"))]
     if packed:
         raise DataError(f"{root} holds {packed[0]}, not unpacked: unpack it there")
     raise DataError(
@@ -214,7 +216,7 @@ def require_folder(root: Path, title: str) -> None:
 def _hold(folder: Path, classes: Sequence[str], suffixes: Sequence[str]) -> bool:
     """Whether one of the class folders of `folder` holds a file of these suffixes."""
     return any(
-        entry.suffix.lower() in suffixes
+        entry.name.lower().endswith(tuple(suffixes))
         for name in classes
         if (folder / name).is_dir()
         for entry in _visible(folder / name)
