@@ -84,16 +84,11 @@ def _download(url: str, partial: Path) -> bool:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             return _receive(response, partial, have)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:
+        with error:  # it holds the connection
+            if error.code != 416 or not have:
+                raise _refused(error, url, partial) from error
             _check_complete(error, partial)
             return True
-        state = "the address may have moved, see SETUP.md"
-        if error.code in BUSY:
-            wait = error.headers.get("Retry-After")
-            state = (
-                f"it is busy. Try again later{f', in {wait} s' if wait else ''}; {_kept(partial)}"
-            )
-        raise DataError(f"{url} answers {error.code} {error.reason}: {state}") from error
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         if isinstance(error, OSError) and _is_of_this_machine(error):
             raise
@@ -104,8 +99,13 @@ def _download(url: str, partial: Path) -> bool:
         ) from error
 
 
-def _kept(partial: Path) -> str:
-    return f"the {_size(partial):,} bytes in {partial} are kept"
+def _refused(error: urllib.error.HTTPError, url: str, partial: Path) -> DataError:
+    state = "the address may have moved, see SETUP.md"
+    if error.code in BUSY:
+        wait = error.headers.get("Retry-After")
+        state = f"it is busy. Try again later{f', in {wait} s' if wait else ''}; the"
+        state = f"{state} {_size(partial):,} bytes in {partial} are kept"
+    return DataError(f"{url} answers {error.code} {error.reason}: {state}")
 
 
 def _is_of_this_machine(error: OSError) -> bool:
