@@ -32,6 +32,7 @@ from src.data.bigearthnet import Selection, bigearthnet_store
 from src.data.bigearthnet.patch import PIXELS, read_patch
 from src.data.bigearthnet.selection import OFFICIAL, account, read_list
 from src.data.bigearthnet.sources import detect
+from src.data.building import Plan
 from src.data.store import PatchStore
 from src.errors import DataError
 
@@ -959,24 +960,46 @@ def test_padding_and_several_gzip_members_are_whole(tmp_path, small):
 
 
 @pytest.mark.parametrize("end", ["damaged", "killed"])
-def test_what_a_damaged_stream_gave_is_forgotten_when_it_is_mended(tmp_path, small, end):
+def test_what_a_damaged_stream_gave_is_forgotten_when_it_is_mended(
+    tmp_path, real_patches, forms, end, monkeypatch
+):
     """A stored block: zlib sees nothing, other pixels are decoded, and the checksum comes last."""
-    tar, archive = small[0].read_bytes(), tmp_path / "a.tar.gz"
-    whole = gzip.compress(tar, compresslevel=0)
+    whole, archive = gzip.compress(forms["tar"].read_bytes(), 0), tmp_path / "a.tar.gz"
+    first = min(names_of(real_patches), key=lambda name: name[::-1])  # in the archive
+    band = (real_patches / first / f"{first}_B04.tif").read_bytes()
     data = bytearray(whole)
-    data[len(data) // 2] ^= 64  # one pixel of one patch
+    data[data.index(band[5000:5100]) + 50] ^= 64  # a pixel
     archive.write_bytes(data)
+    done = tmp_path / "store.building/done.txt"
     if end == "damaged":
+        monkeypatch.setattr(ingest, "CHUNK", 1)
         with pytest.raises(DataError, match=r"CRC check failed.*download it again"):
             bigearthnet_store(archive, tmp_path / "store")
+        assert not lines(done)
     else:
         process = killable.start(killable.build_slowly, archive, tmp_path / "store")
-        while not lines(tmp_path / "store.building/done.txt") and process.is_alive():
+        while not lines(done) and process.is_alive():
             time.sleep(0.001)
         process.kill()
         process.join()
     archive.write_bytes(whole)
-    assert contents(bigearthnet_store(archive, tmp_path / "store")) == small[1]
+    reference = bigearthnet_store(forms["tar"], tmp_path / "reference")
+    assert contents(bigearthnet_store(archive, tmp_path / "store")) == contents(reference)
+
+
+def test_whatever_a_decoder_raises_is_one_unreadable_patch(tmp_path):
+    def decode(folder, _):
+        if folder == "b":
+            raise {}["no such field"]
+        return np.ones((2, 2, 3), np.uint8) if folder == "a" else np.ones((2, 2, 3), np.uint16)
+
+    plan = Plan(["a", "b", "c"], np.ones((2, 2, 3), np.uint8), {})
+    tasks = lambda rows, todo: [(row, name, None) for name, row in rows.items()]  # noqa: E731
+    store = ingest.build(tmp_path / "store", plan, tasks, decode, max_unreadable=0.9)
+    assert store.names.tolist() == ["a"]
+    reasons = pd.read_csv(tmp_path / "store-unreadable.csv")["reason"].tolist()
+    assert "b cannot be read (KeyError" in reasons[0]
+    assert reasons[1] == "c: expected (2, 2, 3) uint8, got (2, 2, 3) uint16"
 
 
 @pytest.mark.parametrize("seed", range(60))
