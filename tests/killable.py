@@ -24,17 +24,17 @@ def start(function, *args, **kwargs):
     return process
 
 
-def build(root, path):
+def build(root, path, *selection):
     os.fsync = lambda file: None  # for power cuts only: a kill does not need it
-    bigearthnet_store(root, path, workers=1)
+    bigearthnet_store(root, path, *selection, workers=1)
 
 
-def build_slowly(root, path):
+def build_slowly(root, path, *selection):
     """As onto a slow disk: 2.5 milliseconds a patch, every four patches noted."""
     pwrite = os.pwrite
     os.pwrite = lambda *args: (time.sleep(0.0025), pwrite(*args))[1]
     ingest.CHUNK, building.COMMIT_SECONDS = 4, 0
-    build(root, path)
+    build(root, path, *selection)
 
 
 def build_and_die(root, path, write):

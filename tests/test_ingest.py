@@ -970,21 +970,24 @@ def test_what_a_damaged_stream_gave_is_forgotten_when_it_is_mended(
     data = bytearray(whole)
     data[data.index(band[5000:5100]) + 50] ^= 64  # a pixel
     archive.write_bytes(data)
-    done = tmp_path / "store.building/done.txt"
+    done, selection = tmp_path / "store.building/done.txt", all_listed(tmp_path, forms)
     if end == "damaged":
         monkeypatch.setattr(ingest, "CHUNK", 1)
         with pytest.raises(DataError, match=r"CRC check failed.*download it again"):
-            bigearthnet_store(archive, tmp_path / "store")
+            bigearthnet_store(archive, tmp_path / "store", selection)
         assert not lines(done)
     else:
-        process = killable.start(killable.build_slowly, archive, tmp_path / "store")
-        while not lines(done) and process.is_alive():
+        process = killable.start(killable.build_slowly, archive, tmp_path / "store", selection)
+        while not lines(done):
+            assert process.is_alive()
             time.sleep(0.001)
         process.kill()
         process.join()
+        assert lines(done)
     archive.write_bytes(whole)
-    reference = bigearthnet_store(forms["tar"], tmp_path / "reference")
-    assert contents(bigearthnet_store(archive, tmp_path / "store")) == contents(reference)
+    reference = bigearthnet_store(forms["tar"], tmp_path / "reference", selection)
+    store = bigearthnet_store(archive, tmp_path / "store", selection)
+    assert contents(store) == contents(reference)
 
 
 def test_whatever_a_decoder_raises_is_one_unreadable_patch(tmp_path):
