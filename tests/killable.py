@@ -29,15 +29,15 @@ def build(root, path, *selection):
     bigearthnet_store(root, path, *selection, workers=1)
 
 
-def build_slowly(root, path, *selection):
+def build_slowly(root, path):
     """As onto a slow disk: 2.5 milliseconds a patch, every four patches noted."""
     pwrite = os.pwrite
     os.pwrite = lambda *args: (time.sleep(0.0025), pwrite(*args))[1]
     ingest.CHUNK, building.COMMIT_SECONDS = 4, 0
-    build(root, path, *selection)
+    build(root, path)
 
 
-def build_and_die(root, path, write):
+def build_and_die(root, path, write, *selection):
     """Killed in the middle of this write of one row."""
     pwrite, writes = os.pwrite, iter(range(write))
 
@@ -48,7 +48,12 @@ def build_and_die(root, path, write):
         return pwrite(file, data, at)
 
     os.pwrite = counted
-    build(root, path)
+    build(root, path, *selection)
+
+
+def build_noting_every_row_and_die(root, path, write, selection):
+    ingest.CHUNK, building.COMMIT_SECONDS = 1, 0
+    build_and_die(root, path, write, selection)
 
 
 def map_row_by_row(path, checkpoint, out):
