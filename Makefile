@@ -62,7 +62,7 @@ data-eurosat: .venv/.demo ## download EuroSAT RGB (90 MB)
 
 data-eurosat-allbands: .venv/.demo ## download EuroSAT with 13 bands (2 GB), and where each image lies
 	@$(BIN)/python -m src.data.download eurosat-allbands
-	@$(BIN)/python -m src.data.coordinates data/eurosat/ds/images/remote_sensing/otherDatasets/sentinel_2/tif data/eurosat_latlon.csv
+	@$(BIN)/python -m src.data.coordinates data/eurosat data/eurosat_latlon.csv
 
 data-ucmerced: .venv/.demo ## download UC Merced (317 MB)
 	@$(BIN)/python -m src.data.download ucmerced

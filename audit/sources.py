@@ -15,6 +15,7 @@ import torch
 from audit.changes import AS_PUBLISHED
 from src.augmentations.resampling import resize, to_unit
 from src.data.bands import EUROSAT_STRETCH, to_uint8
+from src.data.folders import is_hidden, subfolders
 from src.data.images import read_image
 from src.errors import DataError
 
@@ -63,13 +64,17 @@ def pretraining_patches(data: Path, name: str, eurosat: np.ndarray, seed: int) -
 
 def _classes(data: Path, name: str) -> dict[str, np.ndarray]:
     folder = data / FOLDERS[name]
-    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    classes = [folder / name for name in subfolders(folder)] if folder.is_dir() else []
     if not classes:
         raise DataError(f"{name} not found: expected folders of classes in {folder}")
     suffixes = (".tif", ".jpg")
     return {
         path.name: np.stack(
-            [read_image(file, 256) for file in sorted(path.iterdir()) if file.suffix in suffixes]
+            [
+                read_image(file, 256)
+                for file in sorted(path.iterdir())
+                if file.suffix.lower() in suffixes and not is_hidden(file.name)
+            ]
         )
         for path in classes
     }

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from src.augmentations.evaluation_transform import prepare
 from src.checkpoints import load, load_classifier, load_encoder, replacing
 from src.checks import COUNT, check_images, check_number
+from src.data.folders import is_hidden
 from src.data.images import read_image
 from src.data.store import PatchStore, write_header
 from src.errors import DataError, exit_with_message
@@ -111,7 +112,8 @@ def _open_store(source: Path, batch_size: int) -> tuple[pd.DataFrame, Batches]:
 
 
 def _open_folder(source: Path, batch_size: int) -> tuple[pd.DataFrame, Batches]:
-    files = sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES)
+    found = (file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = sorted(f for f in found if not any(map(is_hidden, f.relative_to(source).parts)))
     if not files:
         raise DataError(
             f"{source} is no store and holds no images ({', '.join(SUFFIXES)}): give another folder"

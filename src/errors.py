@@ -15,6 +15,10 @@ class AbsentError(DataError):
     """A patch that was asked for and of which there is no file at all."""
 
 
+class DamagedError(DataError):
+    """A stream whose checksum was wrong at its end: nothing that was read of it can be trusted."""
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint can't be used; the message names the file, what was expected and what to do."""
 

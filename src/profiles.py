@@ -5,6 +5,7 @@ And whether its parameters are such as can be: before anything is read, let alon
 
 import ast
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,8 @@ from src.augmentations import SimCLRAugmentation
 from src.checks import RANGES, check_number, check_phases
 from src.data.bigearthnet import EUROSAT_STRETCH, Selection, bigearthnet_store
 from src.data.demo import make_demo
-from src.data.images import (
-    ALLBANDS,
-    STUDY_CLASSES,
-    eurosat_allbands_store,
-    eurosat_store,
-    ucmerced_store,
-)
-from src.data.splits import Split, stratified_split
+from src.data.images import STUDY_CLASSES, eurosat_allbands_store, eurosat_store, ucmerced_store
+from src.data.splits import Split, read_split, stratified_split
 from src.data.store import PatchStore
 from src.encoders import ENCODERS
 from src.runs import RESUME
@@ -64,19 +59,24 @@ class Profile:
         selection = Selection(self.data / "splits/train.csv")
         return bigearthnet_store(root, store, selection, bands=bands, stretch=stretch)
 
-    def eurosat(self, seed: int = 0, bands: str = "rgb") -> tuple[PatchStore, Split]:
-        """EuroSAT in RGB or twelve bands, and its 80/10/10 split. Raises DataError without it."""
+    def eurosat(
+        self, seed: int = 0, bands: str = "rgb", split: str | Sequence[str] = ""
+    ) -> tuple[PatchStore, Split]:
+        """EuroSAT in RGB or twelve bands, and its split: 80/10/10 drawn from the seed.
+
+        `split` gives another, see `src.data.splits.read_split`. Raises DataError without the data.
+        """
         folder, stores = self.data / "eurosat", self.data / "stores"
         if bands == "all":
-            store = eurosat_allbands_store(folder / ALLBANDS, stores / "eurosat_all")
+            store = eurosat_allbands_store(folder, stores / "eurosat_all")
         else:
-            store = eurosat_store(folder / "2750", stores / "eurosat")
-        return store, stratified_split(store, seed)
+            store = eurosat_store(folder, stores / "eurosat")
+        return store, read_split(store, split) if split else stratified_split(store, seed)
 
     def ucmerced(self, classes: tuple[str, ...] = STUDY_CLASSES) -> PatchStore:
         """UC Merced, the study's three classes unless told. Raises DataError if it isn't there."""
         store = self.data / "stores" / "-".join(("ucmerced", *classes))
-        return ucmerced_store(self.data / "UCMerced_LandUse/Images", store, classes)
+        return ucmerced_store(self.data / "UCMerced_LandUse", store, classes)
 
     def unlabelled(
         self, source: str, stretch: float = EUROSAT_STRETCH, seed: int = 0, bands: str = "rgb"

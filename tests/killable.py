@@ -24,9 +24,9 @@ def start(function, *args, **kwargs):
     return process
 
 
-def build(root, path):
+def build(root, path, *selection):
     os.fsync = lambda file: None  # for power cuts only: a kill does not need it
-    bigearthnet_store(root, path, workers=1)
+    bigearthnet_store(root, path, *selection, workers=1)
 
 
 def build_slowly(root, path):
@@ -37,7 +37,7 @@ def build_slowly(root, path):
     build(root, path)
 
 
-def build_and_die(root, path, write):
+def build_and_die(root, path, write, *selection):
     """Killed in the middle of this write of one row."""
     pwrite, writes = os.pwrite, iter(range(write))
 
@@ -48,7 +48,12 @@ def build_and_die(root, path, write):
         return pwrite(file, data, at)
 
     os.pwrite = counted
-    build(root, path)
+    build(root, path, *selection)
+
+
+def build_noting_every_row_and_die(root, path, write, selection):
+    ingest.CHUNK, building.COMMIT_SECONDS = 1, 0
+    build_and_die(root, path, write, selection)
 
 
 def map_row_by_row(path, checkpoint, out):

@@ -1,5 +1,9 @@
 """The three data sets read from real files, and every way those files are known to be broken."""
 
+import errno
+import os
+import tempfile
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +21,7 @@ from src.data.images import (
     read_allbands,
     ucmerced_store,
 )
-from src.data.splits import stratified_split
+from src.data.splits import read_split, stratified_split
 from src.data.store import PatchStore
 from src.errors import DataError
 
@@ -90,11 +94,12 @@ HOLED = np.where(np.eye(120) > 0, 0, DN)
         (np.where(HOLED, HOLED, np.nan).astype(np.float32), {}, "NaN or infinite"),
         (np.where(HOLED, HOLED, np.inf).astype(np.float32), {}, "NaN or infinite"),
         (np.where(HOLED, HOLED, np.nan).astype(np.float32), {"nodata": np.nan}, "NaN or infinite"),
-        (HOLED.astype(np.uint16), {"nodata": 0}, r"120 pixels of nodata \(0\)"),
+        (HOLED.astype(np.uint16), {"nodata": 500}, r"14280 pixels of nodata \(500\)"),
+        (0 * DN.astype(np.uint16), {"nodata": 0}, r"14400 pixels of nodata \(0\)"),
     ],
     ids=[
         *("small", "narrow", "two bands", "int16", "float32", "uint8"),
-        *("NaN", "inf", "NaN as nodata", "nodata"),
+        *("NaN", "inf", "NaN as nodata", "nodata", "nothing but nodata 0"),
     ],
 )
 def test_a_band_of_another_kind_is_refused_by_name(
@@ -141,6 +146,9 @@ def bigearthnet(tmp_path, write_patch):
 def listed(tmp_path, names):
     (tmp_path / "train.csv").write_text("\n".join(names) + "\n")
     return Selection(tmp_path / "train.csv")
+
+
+STORE = ["SHA256SUMS", "images.npy", "index.csv", "meta.json"]
 
 
 def files_in(folder):
@@ -309,7 +317,7 @@ def test_a_jpeg_that_is_not_rgb_is_refused_by_name(tmp_path, eurosat, mode):
 
 def test_an_image_of_another_size_is_refused_by_name(tmp_path, eurosat):
     Image.new("RGB", (16, 15)).save(eurosat / "Highway" / "Highway_2.jpg")
-    with pytest.raises(DataError, match=r"Highway_2: expected \(16, 16, 3\)"):
+    with pytest.raises(DataError, match=r"Highway_2\.jpg: expected \(16, 16, 3\)"):
         eurosat_store(eurosat, tmp_path / "store")
 
 
@@ -412,10 +420,99 @@ def test_the_written_split_is_the_one_that_counts(tmp_path):
     file = store.path / "split_seed5.csv"
     written = pd.read_csv(file)
     assert np.flatnonzero(written["split"] == "val").tolist() == drawn.val.tolist()
-    written["split"] = ["val" if part == "test" else part for part in written["split"]]
+    swapped = {"train": "train", "val": "test", "test": "val"}
+    written["split"] = written["split"].map(swapped)
     written.to_csv(file, index=False)
     read = stratified_split(store, seed=5)
-    assert read.val.tolist() == sorted([*drawn.val, *drawn.test]) and len(read.test) == 0
+    assert rows(read) == (drawn.train.tolist(), drawn.test.tolist(), drawn.val.tolist())
+
+
+def split_file(store, file, change=lambda lines: lines, end="\n", start=""):
+    """A split of the store, two rows of training, one of validation, one of testing, and again."""
+    parts = [("train", "train", "val", "test")[row % 4] for row in range(len(store))]
+    lines = [f"{name},{part}" for name, part in zip(store.names, parts, strict=True)]
+    file.write_text(start + end.join(["name,split", *change(lines)]) + end, encoding="utf-8")
+    return parts
+
+
+@pytest.mark.parametrize(("end", "start"), [("\n", ""), ("\r\n", ""), ("\n", "\ufeff")])
+def test_a_split_file_is_read_with_any_line_ends_in_any_order(tmp_path, end, start):
+    store = labelled(tmp_path / "store")
+    parts = split_file(store, tmp_path / "split.csv", lambda lines: lines[::-1], end, start)
+    split = read_split(store, tmp_path / "split.csv")
+    for part in ("train", "val", "test"):
+        expected = [row for row, each in enumerate(parts) if each == part]
+        assert getattr(split, part).tolist() == expected
+
+
+BAD_SPLITS = {
+    "spaces": (lambda lines: [f"{line} " for line in lines], r"row 1 \(p0_0\): 'train ' is none"),
+    "validation": (
+        lambda lines: [line.replace("val", "validation") for line in lines],
+        r"row 3 \(p0_2\): 'validation' is none of train, val, test",
+    ),
+    "unknown word": (lambda lines: [*lines[:4], "p0_4,trian", *lines[5:]], r"row 5.*'trian'"),
+    "upper case": (lambda lines: ["p0_0,Train", *lines[1:]], r"row 1.*'Train'"),
+    "no word": (lambda lines: ["p0_0,", *lines[1:]], r"row 1.*''"),
+    "missing row": (lambda lines: lines[:-2], r"2 of 60 are missing, p2_8 first"),
+    "twice": (lambda lines: [*lines, lines[0]], r"row 61 \(p0_0\).*second time"),
+    "twice otherwise": (lambda lines: [*lines, "p0_0,test"], r"row 61 \(p0_0\).*second time"),
+    "stranger": (lambda lines: [*lines, "q,train"], r"row 61 \(q\).*other patches"),
+    "no test": (lambda lines: [line.replace("test", "val") for line in lines], "no row of 'test'"),
+    "empty": (lambda lines: [], "60 of 60 are missing"),
+    "more columns": (lambda lines: ["p0_0,b,train"], r"row 1 \(p0_0\): 'b' is none"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Length of header or names")
+@pytest.mark.parametrize("where", ["given", "in the store"])
+@pytest.mark.parametrize("kind", BAD_SPLITS)
+def test_a_split_file_that_would_lose_rows_is_refused_with_the_row(tmp_path, kind, where):
+    store, (change, message) = labelled(tmp_path / "store"), BAD_SPLITS[kind]
+    file = tmp_path / "split.csv" if where == "given" else store.path / "split_seed0.csv"
+    split_file(store, file, change)
+    with pytest.raises(DataError, match=message) as caught:
+        read_split(store, file) if where == "given" else stratified_split(store)
+    assert file.name in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"n,s\na,train\n", None])
+def test_a_split_file_that_is_none_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "split.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"split\.csv"):
+        read_split(labelled(tmp_path / "store"), tmp_path / "split.csv")
+
+
+def test_the_official_spatial_lists_of_eurosat_are_a_split(tmp_path, eurosat):
+    store = eurosat_store(eurosat, tmp_path / "store")
+    lists = [tmp_path / f"eurosat-spatial-{part}.txt" for part in ("train", "val", "test")]
+    for n, file in zip((10, 2, 1), lists, strict=True):  # as torchgeo writes them
+        file.write_text("".join(f"{name}_{n}.jpg\n" for name in reversed(CLASSES)))
+    split = read_split(store, lists)
+    for n, part in zip((10, 2, 1), (split.train, split.val, split.test), strict=True):
+        assert store.names[part].tolist() == [f"{name}_{n}" for name in CLASSES]
+    lists[1].write_text("River_1.jpg\nForest_2.jpg\n")
+    with pytest.raises(DataError, match=r"test\.txt, line 2 \(River_1\.jpg\): .*second time"):
+        read_split(store, lists)
+    with pytest.raises(ValueError, match="three lists"):
+        read_split(store, lists[:2])
+
+
+def test_a_split_follows_from_the_seed_where_the_store_may_only_be_read(
+    tmp_path, monkeypatch, capsys
+):
+    store, other = labelled(tmp_path / "store"), labelled(tmp_path / "other")
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkstemp", read_only)
+        first, again = stratified_split(store), stratified_split(store)
+    assert rows(first) == rows(again) == rows(stratified_split(other))
+    assert "Read-only file system" in capsys.readouterr().out
+    assert files_in(store.path) == STORE
 
 
 @pytest.mark.parametrize(
@@ -440,7 +537,7 @@ def test_a_class_too_small_to_split_is_refused_before_anything_is_written(tmp_pa
     store = labelled(tmp_path / "store", (20, 9, 10))
     with pytest.raises(DataError, match="ten images of every class"):
         stratified_split(store)
-    assert files_in(store.path) == ["images.npy", "index.csv", "meta.json"]
+    assert files_in(store.path) == STORE
 
 
 def test_a_store_without_labels_cannot_be_split(tmp_path):

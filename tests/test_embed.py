@@ -42,6 +42,7 @@ def test_a_folder_of_any_images_row_by_row(tmp_path, encoder, checkpoint, monkey
     for name, size in sizes.items():
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
     (folder / "notes.txt").write_text("not an image")
+    (folder / "._b.png").write_bytes(b"what macOS keeps beside b.png")
     options = ("--checkpoint", checkpoint, "--batch-size", 3, "--precision", "float32")
     words = ["embed", folder, "--out", tmp_path / "out", *options]
     monkeypatch.setattr("sys.argv", [str(word) for word in words])

@@ -1,10 +1,13 @@
 """BigEarthNet in all its forms into one store: one result, after any kill, and nothing made up."""
 
+import bz2
 import contextlib
 import errno
 import fcntl
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import re
 import shutil
@@ -12,6 +15,7 @@ import signal
 import subprocess
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +32,7 @@ from src.data.bigearthnet import Selection, bigearthnet_store
 from src.data.bigearthnet.patch import PIXELS, read_patch
 from src.data.bigearthnet.selection import OFFICIAL, account, read_list
 from src.data.bigearthnet.sources import detect
+from src.data.building import Plan
 from src.data.store import PatchStore
 from src.errors import DataError
 
@@ -224,7 +229,8 @@ def all_listed(tmp_path, forms):
 def test_an_archive_leaves_nothing_on_disk_but_the_store(tmp_path, forms):
     bigearthnet_store(forms["v1 tar.gz"], tmp_path / "stores/store")
     assert names_of(tmp_path / "stores") == ["store"]
-    assert names_of(tmp_path / "stores/store") == ["images.npy", "index.csv", "meta.json"]
+    files = ["SHA256SUMS", "images.npy", "index.csv", "meta.json"]
+    assert names_of(tmp_path / "stores/store") == files
 
 
 @pytest.mark.parametrize("form", ["tar", "v1 tar.gz", "v2 tar.zst", "tar.bz2"])
@@ -423,7 +429,7 @@ def broken(tmp_path, real_patches, write_band):
         np.zeros((120, 120), np.uint16),
         nodata=0,
     )
-    file = patch("json", "_labels_metadata.json is not JSON")
+    file = patch("json", None)  # labels are not needed: read, and counted
     next(file.parent.glob("*.json")).write_text('{"labels": ["Past')
     shutil.rmtree(patch("absent", " is missing: listed, but").parent)
     patch("also whole", None)
@@ -448,9 +454,11 @@ def test_every_kind_of_damage_is_reported_and_left_out(tmp_path, broken, form, w
     assert "listed more than once" in twice
     whole = [name for name, reason in reasons.items() if not reason]
     assert store.names.tolist() == whole
+    (broken[0] / whole[1] / f"{whole[1]}_labels_metadata.json").write_text("{}")
     expected = [read_patch(broken[0] / name, None, RGB, 2750.0) for name in whole]
     np.testing.assert_array_equal(store.images, expected)
-    assert store.meta["counts"] == {"listed": 13, "absent": 1, "unreadable": 10}
+    expected = {"listed": 13, "absent": 1, "unreadable": 9, "damaged labels": 1}
+    assert store.meta["counts"] == expected
 
 
 def test_a_patch_twice_in_an_archive_is_left_out(tmp_path, real_patches):
@@ -704,3 +712,448 @@ def test_the_checksum_is_of_the_pixels_alone(tmp_path, real_patches):
     written = PatchStore.write(tmp_path / "other", patches, {})
     assert written.meta["sha256"] == store.meta["sha256"]
     assert json.loads((store.path / "meta.json").read_text())["shape"] == [6, 120, 120, 3]
+
+
+# Where people have it
+
+
+def beside(root, real_patches):
+    """Sentinel-1's patches and the reference maps, as they lie beside Sentinel-2's."""
+    for name in names_of(real_patches):
+        other = name.replace("S2A", "S1A").replace("S2B", "S1B").replace("MSIL2A", "IW_GRDH_1SDV")
+        for folder, file in (
+            (root / "BigEarthNet-S1" / other, f"{other}_VV.tif"),
+            (root / "Reference_Maps" / name.rsplit("_", 2)[0] / name, f"{name}_reference_map.tif"),
+        ):
+            folder.mkdir(parents=True)
+            (folder / file).write_bytes(b"no band of Sentinel-2")
+
+
+def hide(root):
+    """What macOS leaves: first in every folder, as a folder, and beside every file."""
+    for folder in (root, *[path for path in root.rglob("*") if path.is_dir()]):
+        (folder / ".DS_Store").write_bytes(b"\0")
+        (folder / f"._{folder.name}_B04.tif").write_bytes(b"\0\5\26\7")
+        (folder / ".Trashes").mkdir()
+    (root / "__MACOSX/x").mkdir(parents=True)
+
+
+def as_zip(root, file):
+    file.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(root.rglob("*"), key=lambda path: (path.parent, path.name[::-1])):
+            archive.write(path, path.relative_to(root.parent))
+    return file
+
+
+def with_everything(tiles, tmp_path, real_patches):
+    root = shutil.copytree(tiles, tmp_path / "all" / "BigEarthNet-S2").parent
+    beside(root, real_patches)
+    return root
+
+
+PLACES = {
+    "v1, outer": lambda v1, v2, tmp, real: shutil.copytree(v1, tmp / "a/b/v1").parents[1],
+    "v2, with Sentinel-1 and maps beside": lambda v1, v2, tmp, real: with_everything(v2, tmp, real),
+    "v1, zip": lambda v1, v2, tmp, real: as_zip(v1, tmp / "v1.zip"),
+    "v2, zip with everything": lambda v1, v2, tmp, real: as_zip(
+        with_everything(v2, tmp, real), tmp / "v2.zip"
+    ),
+    "v2, tar with everything": lambda v1, v2, tmp, real: packed(
+        with_everything(v2, tmp, real), tmp / "v2.tar.gz"
+    ),
+}
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["", "hidden files"])
+@pytest.mark.parametrize("place", PLACES)
+def test_bigearthnet_is_found_wherever_it_lies(tmp_path, real_patches, forms, place, hidden):
+    v1, v2 = (shutil.copytree(forms[f"{v} folders"], tmp_path / v) for v in ("v1", "v2"))
+    if hidden:
+        hide(v1)
+        hide(v2)
+    root = PLACES[place](v1, v2, tmp_path / "there", real_patches)
+    store = bigearthnet_store(root, tmp_path / "store")
+    assert contents(store) == contents(bigearthnet_store(real_patches, tmp_path / "reference"))
+
+
+def put(root, *files):
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(b"")
+
+
+V1, V2 = "S2A_MSIL2A_20170613T101031_1_2", "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_75_43"
+NOWHERE = {
+    "nothing": ((), "holds no patches.*it is empty"),
+    "hidden alone": ((".DS_Store", "__MACOSX/a/b"), "holds no patches.*it is empty"),
+    "Sentinel-1 alone": (("S1/S1A_x_1_2/S1A_x_1_2_VV.tif",), "of Sentinel-2; it holds S1"),
+    "an archive": (("BigEarthNet-S2.tar.zst",), r"holds BigEarthNet-S2\.tar\.zst: give that file"),
+    "a zip": (("x.zip",), r"holds x\.zip: give that file"),
+    "rico-hdl": (("data.mdb", "lock.mdb"), "LMDB, as rico-hdl writes.*made from"),
+    "v1 and v2 in one": (
+        (f"{V1}/{V1}_B02.tif", f"{V2.rsplit('_', 2)[0]}/{V2}/{V2}_B02.tif"),
+        "more than once: give one of .*v1, patch folders.*v2, tile folders",
+    ),
+    "v1 beside v2": (
+        (f"a/{V1}/{V1}_B02.tif", f"b/{V2.rsplit('_', 2)[0]}/{V2}/{V2}_B02.tif"),
+        "more than once: give one of ",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NOWHERE)
+def test_a_folder_that_is_not_it_says_what_to_give(tmp_path, what):
+    files, message = NOWHERE[what]
+    (tmp_path / "root").mkdir()
+    put(tmp_path / "root", *files)
+    with pytest.raises(DataError, match=message):
+        bigearthnet_store(tmp_path / "root", tmp_path / "store")
+
+
+def test_a_list_of_both_releases_is_refused(tmp_path, real_patches):
+    (tmp_path / "list.csv").write_text(f"{names_of(real_patches)[0]}\n{V2}\n")
+    with pytest.raises(DataError, match="patches of both releases"):
+        bigearthnet_store(real_patches, tmp_path / "store", Selection(tmp_path / "list.csv"))
+
+
+def test_dark_pixels_are_no_fault_where_zero_is_declared_as_nodata(
+    tmp_path, write_patch, write_band
+):
+    dark = np.where(np.eye(120) > 0, 0, 500).astype(np.uint16)  # 0.8 % of it
+    folder = write_patch(tmp_path, V2)
+    for band in ("B02", "B03", "B04"):
+        write_band(folder / f"{V2}_{band}.tif", dark, nodata=0)
+    np.testing.assert_array_equal(read_patch(folder, None, RGB, None)[..., 0], dark)
+    hole = dark.copy()
+    hole[:5] = 0  # 4 % of it
+    write_band(folder / f"{V2}_B02.tif", hole, nodata=0)
+    assert read_patch(folder, None, RGB, None).shape == (120, 120, 3)  # water is dark in red alone
+    for band in ("B03", "B04"):
+        write_band(folder / f"{V2}_{band}.tif", hole, nodata=0)
+    with pytest.raises(DataError, match=r"nodata \(0\) in all bands of 5\.0% of it"):
+        read_patch(folder, None, RGB, None)
+
+
+@pytest.mark.parametrize("state", ["absent", "damaged"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_folder_mended_after_a_build_gives_the_whole_store(
+    tmp_path, real_patches, forms, state, listed, capsys
+):
+    root, names = shutil.copytree(real_patches, tmp_path / "v1"), names_of(real_patches)
+    patch = root / names[2]
+    if state == "absent":
+        shutil.rmtree(patch)
+    else:
+        (patch / f"{names[2]}_B02.tif").write_bytes(b"damaged")
+    selection = all_listed(tmp_path, forms) if listed else Selection()
+
+    def build():
+        return bigearthnet_store(root, tmp_path / "store", selection, max_unreadable=0.5)
+
+    for _ in range(2):  # it is opened, and not built again and again
+        assert build().names.tolist() == [*names[:2], *names[3:]]
+    assert capsys.readouterr().out.count("BigEarthNet from") == 1
+    shutil.copytree(real_patches / names[2], patch, dirs_exist_ok=True)
+    store = build()
+    assert contents(store) == contents(bigearthnet_store(real_patches, tmp_path / "x", selection))
+    assert not (tmp_path / "store-unreadable.csv").exists()
+    shutil.rmtree(patch)
+    if listed:
+        assert len(build()) == 6  # the list decides, and the store has them
+    else:
+        with pytest.raises(DataError, match=f"has changed since.*{names[2]}"):
+            build()
+    shutil.rmtree(root)
+    assert len(build()) == 6
+
+
+# Damaged archives
+
+
+@pytest.fixture(scope="module")
+def small(real_patches, tmp_path_factory):
+    """Two patches of RGB as .tar, and what is in their store."""
+    folder = tmp_path_factory.mktemp("small")
+    for name in names_of(real_patches)[:2]:
+        renamed(real_patches / name, folder / "v1", name, ["B02.tif", "B03.tif", "B04.tif"])
+    tar = packed(folder / "v1", folder / "v1.tar")
+    return tar, contents(bigearthnet_store(tar, folder / "store", workers=1))
+
+
+def opener(name):
+    """How to write and read what an archive of this name is packed as."""
+    modules = {"tar": open, "gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+    return modules[name.rpartition(".")[2]]
+
+
+def repacked(tar, file, change):
+    """An archive, packed again after a change of what was packed."""
+    data = bytearray(tar.read_bytes())
+    change(data)
+    with opener(file.name)(file, "wb") as packed_file:
+        packed_file.write(data)
+    return file
+
+
+def end_of_members(data):
+    return len(data.rstrip(b"\0")) // 512 * 512 + 512
+
+
+def flip_a_header(data):
+    starts = [n for n in range(0, len(data), 512) if data[n + 257 : n + 262] == b"ustar"]
+    data[starts[len(starts) // 2] + 3] ^= 4
+
+
+def cut_at_a_member(data):
+    starts = [n for n in range(0, len(data), 512) if data[n + 257 : n + 262] == b"ustar"]
+    del data[starts[len(starts) // 2] :]
+
+
+def cut_in_a_header(data):
+    cut_at_a_member(data)
+    data += b"S2A" + bytes(100)
+
+
+def without_end(data):
+    del data[end_of_members(data) :]
+
+
+def zeros_in_the_middle(data):
+    starts = [n for n in range(0, len(data), 512) if data[n + 257 : n + 262] == b"ustar"]
+    start = starts[len(starts) // 2]
+    data[start : start + 2048] = bytes(2048)
+
+
+def more_after_the_end(data):
+    data += b"another archive".ljust(512, b"\0")
+
+
+INSIDE = [
+    *(flip_a_header, cut_at_a_member, cut_in_a_header),
+    *(without_end, zeros_in_the_middle, more_after_the_end),
+]
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
+@pytest.mark.parametrize("change", INSIDE, ids=lambda change: change.__name__)
+def test_an_archive_that_is_not_whole_is_refused_and_never_a_smaller_store(
+    tmp_path, small, name, change
+):
+    archive = repacked(small[0], tmp_path / name, change)
+    (tmp_path / "list.csv").write_text("\n".join(names_of(small[0].with_name("v1"))))
+    for selection in (Selection(tmp_path / "list.csv"), Selection()):  # listed, and to be listed
+        with pytest.raises(DataError, match=rf"{name} is damaged or cut off after .*download it"):
+            bigearthnet_store(archive, tmp_path / "store", selection, max_unreadable=1.0)
+    assert not (tmp_path / "store").exists()
+
+
+def test_padding_and_several_gzip_members_are_whole(tmp_path, small):
+    tar, expected = small[0].read_bytes(), small[1]
+    half = len(tar) // 2
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar[:half]) + gzip.compress(tar[half:]))
+    (tmp_path / "b.tar").write_bytes(tar + bytes(100_000))
+    frames = (zstandard.compress(part) for part in (tar[:half], tar[half:]))
+    (tmp_path / "c.tar.zst").write_bytes(b"".join(frames))
+    for name in ("a.tar.gz", "b.tar", "c.tar.zst"):
+        assert contents(bigearthnet_store(tmp_path / name, tmp_path / f"of {name}")) == expected
+
+
+@pytest.mark.parametrize("end", ["damaged", "killed"])
+def test_what_a_damaged_stream_gave_is_forgotten_when_it_is_mended(
+    tmp_path, real_patches, forms, end, monkeypatch
+):
+    """A stored block: zlib sees nothing, other pixels are decoded, and the checksum comes last."""
+    whole, archive = gzip.compress(forms["tar"].read_bytes(), 0), tmp_path / "a.tar.gz"
+    first = min(names_of(real_patches), key=lambda name: name[::-1])  # in the archive
+    band = (real_patches / first / f"{first}_B04.tif").read_bytes()
+    data = bytearray(whole)
+    data[data.index(band[5000:5100]) + 50] ^= 64  # a pixel
+    archive.write_bytes(data)
+    done, selection = tmp_path / "store.building/done.txt", all_listed(tmp_path, forms)
+    if end == "damaged":
+        monkeypatch.setattr(ingest, "CHUNK", 1)
+        with pytest.raises(DataError, match=r"CRC check failed.*download it again"):
+            bigearthnet_store(archive, tmp_path / "store", selection)
+        assert not lines(done)
+    else:
+        die = killable.build_noting_every_row_and_die
+        killable.start(die, archive, tmp_path / "store", 4, selection).join()
+        assert lines(done) == 4
+    archive.write_bytes(whole)
+    reference = bigearthnet_store(forms["tar"], tmp_path / "reference", selection)
+    store = bigearthnet_store(archive, tmp_path / "store", selection)
+    assert contents(store) == contents(reference)
+
+
+def test_whatever_a_decoder_raises_is_one_unreadable_patch(tmp_path):
+    def decode(folder, _):
+        if folder == "b":
+            raise {}["no such field"]
+        return np.ones((2, 2, 3), np.uint8) if folder == "a" else np.ones((2, 2, 3), np.uint16)
+
+    plan = Plan(["a", "b", "c"], np.ones((2, 2, 3), np.uint8), {})
+    tasks = lambda rows, todo: [(row, name, None) for name, row in rows.items()]  # noqa: E731
+    store = ingest.build(tmp_path / "store", plan, tasks, decode, max_unreadable=0.9)
+    assert store.names.tolist() == ["a"]
+    reasons = pd.read_csv(tmp_path / "store-unreadable.csv")["reason"].tolist()
+    assert "b cannot be read (KeyError" in reasons[0]
+    assert reasons[1] == "c: expected (2, 2, 3) uint8, got (2, 2, 3) uint16"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_flipped_bits_of_an_archive_give_the_same_store_or_one_error(tmp_path, small, seed):
+    tar, expected = small
+    data = bytearray(gzip.compress(tar.read_bytes(), compresslevel=1, mtime=0))
+    rng = np.random.default_rng(seed)
+    # everywhere, or in the header, or in the checksum and the length at the end
+    places = (range(len(data)), range(10), range(len(data) - 8, len(data)))[seed % 3]
+    data[rng.choice(places)] ^= 1 << rng.integers(8)
+    (tmp_path / "v1.tar.gz").write_bytes(data)
+    try:
+        store = bigearthnet_store(tmp_path / "v1.tar.gz", tmp_path / "store", workers=1)
+    except DataError:
+        return
+    assert contents(store) == expected
+
+
+def test_a_damaged_member_of_a_zip_is_one_unreadable_patch(tmp_path, real_patches):
+    archive = as_zip(real_patches, tmp_path / "v1.zip")
+    names = names_of(real_patches)
+    with zipfile.ZipFile(archive) as whole:
+        info = next(i for i in whole.infolist() if i.filename.endswith(f"{names[1]}_B03.tif"))
+    data = bytearray(archive.read_bytes())
+    data[info.header_offset + 30 + len(info.filename) + 1000] ^= 1
+    archive.write_bytes(data)
+    store = bigearthnet_store(archive, tmp_path / "store", max_unreadable=0.5)
+    assert store.names.tolist() == [names[0], *names[2:]]
+    assert store.meta["counts"] == {"listed": 6, "absent": 0, "unreadable": 1}
+    reason = pd.read_csv(tmp_path / "store-unreadable.csv")["reason"][0]
+    assert f"{names[1]}_B03.tif is damaged in " in reason and "v1.zip" in reason
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.999])
+def test_a_cut_zip_is_refused(tmp_path, real_patches, keep):
+    archive = as_zip(real_patches, tmp_path / "v1.zip")
+    archive.write_bytes(archive.read_bytes()[: int(keep * archive.stat().st_size)])
+    with pytest.raises(DataError, match=r"v1\.zip is damaged or cut off"):
+        bigearthnet_store(archive, tmp_path / "store")
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.gz"])
+def test_a_file_that_claims_too_much_is_one_unreadable_patch(tmp_path, real_patches, form):
+    root, names = shutil.copytree(real_patches, tmp_path / "v1"), names_of(real_patches)
+    (root / names[2] / f"{names[2]}_B02.tif").write_bytes(bytes(20_000_000))
+    archive = tmp_path / f"a.{form}"
+    archive = as_zip(root, archive) if form == "zip" else packed(root, archive)
+    assert archive.stat().st_size < 2_000_000  # ten times less than it claims
+    for source in (archive, root):
+        store = bigearthnet_store(source, tmp_path / f"of {source.name}", max_unreadable=0.5)
+        assert store.names.tolist() == [*names[:2], *names[3:]]
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
+def test_an_extended_header_that_claims_too_much_is_damage(tmp_path, kind):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 5_000_000_000
+    (tmp_path / "a.tar").write_bytes(header.tobuf() + bytes(2048))
+    with pytest.raises(DataError, match="a header claims 5,000,000,000 bytes"):
+        bigearthnet_store(tmp_path / "a.tar", tmp_path / "store")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_flipped_bits_in_a_geotiff_are_one_unreadable_patch_or_none(
+    tmp_path, write_patch, write_band, seed
+):
+    rng = np.random.default_rng(seed)
+    folder = write_patch(tmp_path, V1)
+    file = folder / f"{V1}_B03.tif"
+    band = rng.integers(1, 3000, (120, 120), dtype=np.uint16)
+    write_band(file, band, **({"compress": "deflate"} if seed % 2 else {}))
+    data = bytearray(file.read_bytes())
+    for _ in range(2):  # in the header, where sizes, types and places are
+        data[rng.integers(400)] ^= 1 << rng.integers(8)
+    file.write_bytes(data)
+    try:
+        assert read_patch(folder, None, RGB, None).shape == (120, 120, 3)
+    except DataError as error:
+        assert f"{V1}_B03.tif" in str(error)
+
+
+def test_a_geotiff_that_claims_far_too_much_is_unreadable_at_once(tmp_path, write_patch):
+    folder = write_patch(tmp_path, V1)
+    profile = {"width": 20_000, "height": 20_000, "count": 1, "dtype": "uint16"}
+    file = folder / f"{V1}_B03.tif"
+    with rasterio.open(file, "w", driver="GTiff", sparse_ok=True, **profile):
+        pass
+    with pytest.raises(DataError, match=r"B03\.tif: expected 1 band of 120×120"):
+        read_patch(folder, None, RGB, None)
+
+
+# Metadata
+
+
+def metadata(tmp_path, names, change=lambda table: table, **options):
+    table = pd.DataFrame({"patch_id": names, "split": "train", "country": "Austria"})
+    table["contains_seasonal_snow"] = ["no", "yes"] * (len(names) // 2)
+    file = tmp_path / "metadata.csv"
+    change(table).to_csv(file, index=False, **options)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"),
+    [("yes", "no"), ("True", "False"), ("true", "FALSE"), ("1", "0"), ("1.0", "0.0"), ("Y", "n")],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_flags_are_understood_in_all_usual_words(tmp_path, real_patches, yes, no, encoding):
+    names = names_of(real_patches)
+    words = {"yes": yes, "no": no}
+    file = metadata(tmp_path, names, lambda table: table.replace(words), encoding=encoding)
+    store = bigearthnet_store(real_patches, tmp_path / "store", Selection("train", file))
+    assert store.names.tolist() == names[::2]
+
+
+BAD_METADATA = {
+    "a word": (lambda table: table.replace({"no": "perhaps"}), r"row 1 \(.*'perhaps'.*expected"),
+    "nothing": (lambda table: table.replace({"no": ""}), r"row 1 .*is ''"),
+    "twice": (lambda table: pd.concat([table, table[:1]]), r"row 7: .* for the second time"),
+    "no such split": (lambda table: table.replace({"train": "training"}), "no split 'train'"),
+    "no split": (lambda table: table.drop(columns="split"), "no column 'split'"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_METADATA)
+def test_metadata_that_would_choose_wrongly_is_refused_with_the_row(tmp_path, real_patches, kind):
+    change, message = BAD_METADATA[kind]
+    file = metadata(tmp_path, names_of(real_patches), change)
+    with pytest.raises(DataError, match=message):
+        bigearthnet_store(real_patches, tmp_path / "store", Selection("train", file))
+
+
+def test_what_is_chosen_by_name_must_be_there(tmp_path, real_patches):
+    names = names_of(real_patches)
+    file = metadata(tmp_path, names)
+    (tmp_path / "list.csv").write_text("\n".join([*names, V1]))
+    wrong = {
+        "give it \\(--metadata": Selection("train"),
+        "no country 'Austira'": Selection(metadata=file, countries=["Austira"]),
+        f"1 patches of .* not in the metadata .*{V1}": Selection(tmp_path / "list.csv", file),
+        "cannot be read": Selection(forms_of_binary(tmp_path)),
+    }
+    for message, selection in wrong.items():
+        with pytest.raises(DataError, match=message):
+            bigearthnet_store(real_patches, tmp_path / "store", selection)
+
+
+def forms_of_binary(tmp_path):
+    (tmp_path / "list.parquet").write_bytes(b"PAR1\xff\xfe\x00")
+    return tmp_path / "list.parquet"
+
+
+@pytest.mark.parametrize(("start", "end"), [("\ufeff", "\n"), ("", "\r\n")])
+def test_a_list_may_have_a_byte_order_mark_or_windows_line_ends(tmp_path, real_patches, start, end):
+    names = names_of(real_patches)[::-1]
+    (tmp_path / "list.csv").write_text(start + end.join(names) + end, encoding="utf-8", newline="")
+    store = bigearthnet_store(real_patches, tmp_path / "s", Selection(tmp_path / "list.csv"))
+    assert store.names.tolist() == names

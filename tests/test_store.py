@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
-from src.data.store import PatchStore, open_or_build
+from src.data.store import PatchStore, open_if_there
 from src.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 5, 4, 3), dtype=np.uint8)
@@ -184,21 +185,122 @@ def test_meta_of_other_images_is_refused(path):
         PatchStore.open(path)
 
 
-def test_open_or_build_builds_what_is_not_there(tmp_path):
-    store = open_or_build(tmp_path / "store", iter(triples()), {"kind": "test"})
-    assert len(store) == 3 and store.meta["kind"] == "test"
+def test_open_if_there_opens_what_was_made_so_and_gives_none_otherwise(tmp_path, path):
+    assert open_if_there(tmp_path / "nowhere", {"kind": "test"}) is None
+    assert len(open_if_there(path, {"kind": "test"})) == 3
 
 
-def test_open_or_build_does_not_touch_the_patches_of_a_built_store(path):
-    def untouchable():
-        raise AssertionError("read although the store is there")
-        yield
-
-    assert len(open_or_build(path, untouchable(), {"kind": "test"})) == 3
-
-
-def test_open_or_build_refuses_a_store_made_otherwise_and_says_how_it_differs(path):
+def test_open_if_there_refuses_a_store_made_otherwise_and_says_how_it_differs(path):
     with pytest.raises(DataError) as caught:
-        open_or_build(path, iter(triples()), {"kind": "other", "stretch": 2750.0})
+        open_if_there(path, {"kind": "other", "stretch": 2750.0})
     assert "kind was 'test', now 'other'" in str(caught.value)
     assert "stretch was None, now 2750.0" in str(caught.value)
+
+
+# Everything that can stand in the files of a store
+
+LABELS = {
+    "-1": "row 2 \\(patch_1\\): label '-1'",
+    "1.7": "'1.7'",
+    "-100": "'-100'",
+    "inf": "'inf'",
+    "nan": "'nan'",
+    "1e9": "'1e9'",
+    "2": "'2' is none of the whole numbers from 0 to 1",
+    "True": "'True'",
+    "one": "'one'",
+    "": "label '' .*which every row or none must have",
+    " ": "' '",
+}
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_label_that_is_no_class_is_refused_with_its_row(tmp_path, label):
+    path = PatchStore.write(tmp_path / "store", triples(), {"classes": ["a", "b"]}).path
+    index = path / "index.csv"
+    index.write_text(index.read_text().replace("patch_1,1", f"patch_1,{label}"))
+    with pytest.raises(DataError, match=LABELS[label]):
+        PatchStore.open(path)
+
+
+METAS = {
+    "a list": [],
+    "null": None,
+    "a number": 3,
+    "format is text": {"format": "1"},
+    "format is true": {"format": True},
+    "format is null": {"format": None},
+    "shape is null": {"shape": None},
+    "shape is text": {"shape": "3"},
+    "shape of two": {"shape": [3, 5]},
+    "shape of floats": {"shape": [3.0, 5.0, 4.0, 3.0]},
+    "classes is text": {"classes": "ab"},
+    "classes of numbers": {"classes": [1, 2]},
+}
+
+
+@pytest.mark.parametrize("kind", METAS)
+def test_meta_of_another_kind_is_refused_in_one_line(path, kind):
+    if isinstance(METAS[kind], dict):
+        edit_meta(path, **METAS[kind])
+    else:
+        (path / "meta.json").write_text(json.dumps(METAS[kind]))
+    with pytest.raises(DataError, match=r"meta\.json is damaged.*build it again"):
+        PatchStore.open(path)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float16", "float64", ">u2", "bool", "object"])
+def test_images_of_another_dtype_are_refused(path, dtype):
+    np.save(path / "images.npy", np.zeros((3, 5, 4, 3), dtype))
+    with pytest.raises(DataError, match="build it again"):
+        PatchStore.open(path)
+
+
+def test_a_changed_index_is_told_and_may_be_meant(path):
+    index = path / "index.csv"
+    index.write_text(index.read_text().replace("patch_0,0", "patch_0,1"))
+    with pytest.raises(DataError, match=r"not what was written .*delete SHA256SUMS"):
+        PatchStore.open(path)
+    (path / "SHA256SUMS").unlink()  # as the message says
+    assert PatchStore.open(path).labels.tolist() == [1, 1, 0]
+
+
+def test_the_checksums_are_what_sha256sum_reads(path):
+    for line in (path / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert digest == hashlib.sha256((path / name).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_flipped_bytes_of_a_store_give_the_same_or_one_error(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    path = PatchStore.write(tmp_path / "store", triples(), {"classes": ["a", "b"]}).path
+    file = path / ("images.npy", "index.csv", "meta.json")[seed % 3]
+    data = bytearray(file.read_bytes())
+    for _ in range(rng.integers(1, 4)):
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    file.write_bytes(data)
+    try:
+        store = PatchStore.open(path)
+    except DataError:
+        return
+    np.testing.assert_array_equal(store.images, IMAGES[:3])
+    assert store.labels.tolist() == [0, 1, 0]
+    assert store.names.tolist() == ["patch_0", "patch_1", "patch_2"]
+
+
+def test_what_a_killed_writer_left_is_replaced_and_another_one_is_told(tmp_path):
+    (tmp_path / "store.partial/store").mkdir(parents=True)
+    (tmp_path / "store.partial/store/images.npy").write_bytes(b"half")
+    told = pytest.raises(DataError, match="another process is writing this store")
+    with FileLock(tmp_path / "store.partial/lock"), told:
+        PatchStore.write(tmp_path / "store", triples(), {})
+    assert len(PatchStore.write(tmp_path / "store", triples(), {})) == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["store"]
+
+
+def test_opening_writes_nothing(path):
+    before = {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
+    PatchStore.open(path)
+    assert {file.name: file.stat().st_mtime_ns for file in path.iterdir()} == before
+    assert [file.name for file in path.parent.iterdir()] == ["store"]

@@ -10,15 +10,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
+from tqdm.auto import tqdm
 
-from src.data.store import write_header, write_meta
+from src.data.store import checksum_of_pixels, write_header, write_meta
 from src.errors import DataError
 
 COMMIT_SECONDS = 5.0  # so much work is lost when the build is killed
@@ -30,20 +30,36 @@ class Plan:
 
     names: list[str]  # of the patches, in the order of the rows
     like: np.ndarray  # an array of the shape and type of every image
-    meta: dict[str, Any]  # what else decides the images: bands, rendering, selection …
+    # what else decides the images: bands, rendering, selection …; and "files", if it is known which
+    # they are (see `src.data.folders`): when those change, a build begun before begins anew
+    meta: dict[str, Any]
+    labels: list[int] | None = None  # of the rows
+    # what else `meta.json` shall say, in which a build may go on with another; of its "counts", if
+    # it has them, those of absent and unreadable patches will be part
+    notes: dict[str, Any] = field(default_factory=dict)
+    # which file a compressed archive is: what was read of it is good once its checksum, at its very
+    # end, was right; a build that goes on with another file reads everything again
+    stream: str | None = None
 
     def recorded(self) -> dict[str, Any]:
-        """As JSON holds it; the names by their checksum."""
-        names = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
-        return json.loads(json.dumps({**self.meta, "names": names}))
+        """As JSON holds it; names and labels by their checksum."""
+        meta = {**self.meta, "names": checksum(self.names)}
+        if self.labels is not None:
+            meta["labels"] = checksum(map(str, self.labels))
+        return json.loads(json.dumps(meta))
+
+
+def checksum(lines: Iterable[str]) -> str:
+    """SHA-256 of lines of text."""
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 class Building:
-    """The folder of a store that is not whole yet; a context that one process enters at a time.
+    """The folder of a store that is not whole yet; a context for whoever holds its `lock`.
 
-    `store/images.npy` has a row for every name of the plan, `done.txt` says which are on disk,
-    `plan.json` what the plan was, and whoever builds holds `lock`. Once it is entered, `done` says
-    as (N,) bool which rows are written.
+    `store/images.npy` has a row for every name of the plan, `done.txt` says which are on disk (and
+    what was odd about them), and `plan.json` what the plan was. Once it is entered, `done` says as
+    (N,) bool which rows are written, and `odd` what is odd about some.
     """
 
     def __init__(self, folder: Path, plan: Plan):
@@ -52,15 +68,9 @@ class Building:
         self.offset = len(self._header(len(plan.names)))  # of the first row, in bytes
 
     def __enter__(self) -> "Building":
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._check_plan()
+        self.file.parent.mkdir(exist_ok=True)
         with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(filelock.FileLock(self.folder / "lock", timeout=0))
-            except filelock.Timeout as error:
-                raise DataError(
-                    f"{self.folder}: another process is building this store; wait for it"
-                ) from error
-            self._check_plan()
             self.log = stack.enter_context(open(self.folder / "done.txt", "a+b", buffering=0))
             self._resume()
             self.resources = stack.pop_all()
@@ -75,10 +85,20 @@ class Building:
 
     def _check_plan(self) -> None:
         file, plan = self.folder / "plan.json", self.plan.recorded()
-        if not file.exists():
+        begun = self._begun(file)
+        if begun is not None and begun.get("files", {}) != plan.get("files", {}):
+            tqdm.write(f"{self.folder}: the files have changed since it was begun; it begins anew")
+            self.forget()
+            begun = None
+        stream = self.folder / "stream.txt"
+        if stream.exists() and stream.read_text() != self.plan.stream:
+            self.forget()
+        if self.plan.stream is not None:
+            stream.write_text(self.plan.stream)
+        if begun is None:
             file.with_suffix(".new").write_text(json.dumps(plan, indent=1))
             file.with_suffix(".new").replace(file)
-        begun = json.loads(file.read_text())
+            return
         differences = [
             f"{key} was {begun.get(key)!r}, now {value!r}"
             for key, value in plan.items()
@@ -90,6 +110,23 @@ class Building:
                 " under another name."
             )
 
+    def forget(self) -> None:
+        """Read everything again the next time: nothing that was read is to be trusted."""
+        self.uncommitted = []
+        for name in ("done.txt", "stream.txt"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    @staticmethod
+    def _begun(file: Path) -> dict[str, Any] | None:
+        """The plan of the build that was begun; None: there was none."""
+        if not file.exists():
+            return None
+        try:
+            begun = json.loads(file.read_text())
+        except ValueError as error:
+            raise DataError(f"{file} is damaged ({error}): delete {file.parent}") from error
+        return begun if isinstance(begun, dict) else {}
+
     def _resume(self) -> None:
         """Read from the log which rows are done, but for those that the file is too short for."""
         self.log.seek(0)
@@ -97,9 +134,14 @@ class Building:
         whole = text.rfind(b"\n") + 1  # a kill may have cut the last line
         self.log.truncate(whole)
         length = self.file.stat().st_size if self.file.exists() else 0
-        rows = [row for row in map(int, text[:whole].split()) if self.position(row + 1) <= length]
-        self.done = np.zeros(len(self.plan.names), bool)
-        self.done[rows] = True
+        self.done, self.odd = np.zeros(len(self.plan.names), bool), {}
+        for line in text[:whole].decode(errors="replace").splitlines():
+            number, _, oddity = line.partition(" ")
+            if not (number.isascii() and number.isdigit()):
+                raise DataError(f"{self.log.name} is damaged ({line!r}): delete {self.folder}")
+            if self.position(int(number) + 1) <= length:
+                self.done[int(number)] = True
+                self.odd |= {int(number): oddity} if oddity else {}
         self.uncommitted: list[int] = []
         self.committed = time.monotonic()
         self._set_length(len(self.plan.names))
@@ -128,9 +170,13 @@ class Building:
             file.write(self._header(count))
             file.truncate(self.position(count))
 
-    def add(self, rows: list[int]) -> None:
-        """Note rows as written; now and then make that last."""
+    def _line(self, row: int) -> str:
+        return f"{row} {self.odd[row]}\n" if row in self.odd else f"{row}\n"
+
+    def add(self, rows: list[int], odd: dict[int, str]) -> None:
+        """Note rows as written, and what is odd about some; now and then make that last."""
         self.done[rows] = True
+        self.odd |= odd
         self.uncommitted += rows
         if time.monotonic() - self.committed > COMMIT_SECONDS:
             self.commit()
@@ -139,7 +185,7 @@ class Building:
         """Make the rows noted so far outlast a power cut."""
         with open(self.file, "rb") as file:
             os.fsync(file.fileno())  # pixels first: a row is never said to be there before it is
-        self.log.write("".join(f"{row}\n" for row in self.uncommitted).encode())
+        self.log.write("".join(map(self._line, self.uncommitted)).encode())
         os.fsync(self.log.fileno())
         self.uncommitted, self.committed = [], time.monotonic()
 
@@ -162,11 +208,16 @@ class Building:
             raise DataError(f"no readable patches for {self.folder.stem}: nothing to store")
         if left_out:
             self._close_up(keep)
-        with open(self.file.with_name("index.csv"), "w", newline="") as file:
-            rows = ((self.plan.names[row], "") for row in keep)
+        with open(self.file.with_name("index.csv"), "w", newline="", encoding="utf-8") as file:
+            labels = self.plan.labels or itertools.repeat("", len(self.plan.names))
+            rows = zip(self.plan.names, labels, strict=True)
+            rows = (row for number, row in enumerate(rows) if number not in left_out)
             csv.writer(file).writerows(itertools.chain([("name", "label")], rows))
         shape = [len(keep), *self.plan.like.shape]
-        write_meta(self.file.parent, {**self.plan.meta, **notes}, shape, self._checksum())
+        with open(self.file, "rb") as file:
+            os.fsync(file.fileno())
+        sha256 = checksum_of_pixels(self.file, self.offset)
+        write_meta(self.file.parent, {**self.plan.meta, **notes}, shape, sha256)
         return self.file.parent
 
     def _close_up(self, keep: list[int]) -> None:
@@ -174,22 +225,13 @@ class Building:
         # between costs reading them again, but never mixes them up.
         moved = next((new for new, row in enumerate(keep) if new != row), len(keep))
         remaining = self.folder / "done.new"
-        remaining.write_text("".join(f"{row}\n" for row in keep[:moved]))
+        remaining.write_text("".join(map(self._line, keep[:moved])))
         remaining.replace(self.folder / "done.txt")
         with open(self.file, "r+b", buffering=0) as file:
             for new, row in enumerate(keep[moved:], moved):
                 image = os.pread(file.fileno(), self.plan.like.nbytes, self.position(row))
                 write_at(file.fileno(), image, self.position(new))
         self._set_length(len(keep))
-
-    def _checksum(self) -> str:
-        digest = hashlib.sha256()
-        with open(self.file, "rb") as file:
-            file.seek(self.offset)
-            while block := file.read(1 << 20):
-                digest.update(block)
-            os.fsync(file.fileno())
-        return digest.hexdigest()
 
 
 def write_at(file: int, data: bytes, position: int) -> None:

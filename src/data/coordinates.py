@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from src.data.images import CLASSES, class_folders
+from src.data.folders import find_class_folders, list_images
+from src.data.images import CLASSES, EUROSAT_ALLBANDS
 from src.errors import DataError, exit_with_message
 
 
 def locate(root: str | Path) -> pd.DataFrame:
-    """Table of name, latitude and longitude of the 13-band GeoTIFFs in the class folders of `root`.
+    """Table of name, latitude and longitude of the 13-band GeoTIFFs in class folders in `root`.
 
     Places are the images' centres in degrees (WGS 84). The JPEGs have no place; their names and
     numbers are the same, so this places them too.
@@ -21,8 +22,9 @@ def locate(root: str | Path) -> pd.DataFrame:
     Raises:
         DataError: folder or class missing or empty, a file that is unreadable or has no place.
     """
-    folders = class_folders(Path(root), CLASSES, "*.tif")
-    places = [(file.stem, *_centre(file)) for files in folders.values() for file in files]
+    wanted = CLASSES, EUROSAT_ALLBANDS.suffixes
+    listing = list_images(find_class_folders(Path(root), *wanted, EUROSAT_ALLBANDS.title), *wanted)
+    places = [(file.stem, *_centre(file)) for file in listing.files]
     return pd.DataFrame(places, columns=["name", "latitude", "longitude"])
 
 

@@ -4,168 +4,188 @@ Command line: `python -m src.data.download SET`, one of `SETS`.
 """
 
 import argparse
+import errno
 import hashlib
 import http.client
 import shutil
 import urllib.error
 import urllib.request
 import zipfile
-from dataclasses import dataclass
+import zlib
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from src.data.images import ALLBANDS
+from src.data.folders import find_class_folders, list_images
+from src.data.image_sets import account
+from src.data.locks import WAIT, locked
+from src.data.remotes import SETS, Remote
 from src.errors import DataError, exit_with_message
 
 TIMEOUT = 60  # seconds without a byte
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file to download, and what to do with it."""
-
-    url: str
-    md5: str
-    file: str  # under the data folder
-    # the folder that is wanted of a zip archive, unpacked beside it; "": it stays as it is
-    inside: str = ""
-
-
-_HF = "https://huggingface.co/datasets/torchgeo"
-_V1 = (  # its splits; the archive itself is on Zenodo
-    "https://git.tu-berlin.de/rsim/BigEarthNet-MM_19-classes_models/-/raw"
-    "/9a5be07346ab0884b2d9517475c27ef9db9b5104/splits"
-)
-_V2 = "https://zenodo.org/records/10891137/files"
-# Checksums as torchvision and torchgeo pin them, those of Zenodo's files as Zenodo lists them.
-SETS = {
-    "eurosat": [
-        Remote(
-            f"{_HF}/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
-            "c8fa014336c82ac7804f0398fcb19387",
-            "eurosat/EuroSAT.zip",
-            "2750",
-        )
-    ],
-    "eurosat-allbands": [
-        Remote(
-            f"{_HF}/eurosat/resolve/1ce6f1bfb56db63fd91b6ecc466ea67f2509774c/EuroSATallBands.zip",
-            "5ac12b3b2557aa56e1826e981e8e200e",
-            "eurosat/EuroSATallBands.zip",
-            ALLBANDS,
-        )
-    ],
-    "ucmerced": [
-        Remote(
-            f"{_HF}/ucmerced/resolve/main/UCMerced_LandUse.zip",
-            "5b7ec56793786b6dc8a908e8854ac0e4",
-            "UCMerced_LandUse.zip",
-            "UCMerced_LandUse/Images",
-        )
-    ],
-    # The archives of BigEarthNet stay packed: the store is built from them directly.
-    "bigearthnet-v1": [
-        Remote(
-            f"{_V1}/train.csv?inline=false", "623e501b38ab7b12fe44f0083c00986d", "splits/train.csv"
-        ),
-        Remote(f"{_V1}/val.csv?inline=false", "22efe8ed9cbd71fa10742ff7df2b7978", "splits/val.csv"),
-        Remote(
-            f"{_V1}/test.csv?inline=false", "697fb90677e30571b9ac7699b7e5b432", "splits/test.csv"
-        ),
-        Remote(
-            "https://zenodo.org/records/12687186/files/BigEarthNet-S2-v1.0.tar.gz",
-            "5a64e9ce38deb036a435a7b59494924c",
-            "BigEarthNet-S2-v1.0.tar.gz",
-        ),
-    ],
-    "bigearthnet-v2": [
-        Remote(f"{_V2}/metadata.parquet", "55687065e77b6d0b0f1ff604a6e7b49c", "metadata.parquet"),
-        Remote(
-            f"{_V2}/BigEarthNet-S2.tar.zst",
-            "2245ed2d1a93f6ce637d839bc856396e",
-            "BigEarthNet-S2.tar.zst",
-        ),
-    ],
-}
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that are others a little later
+MAX_RATIO = 100  # unpacked bytes to packed ones: images hardly shrink when they are packed
 
 
 def fetch(remote: Remote, data: str | Path) -> Path:
     """Download, verify and unpack; what is there and verified already is not fetched again.
 
+    One process does it at a time: another waits, and finds it done.
+
     Returns:
         The file, or the folder it was unpacked into.
 
     Raises:
-        DataError: no connection (what has arrived is kept), wrong checksum, damaged archive.
+        DataError: no connection (what has arrived is kept), the server is busy, wrong checksum,
+            damaged archive.
     """
     file = Path(data, remote.file)
     folder = file.parent / remote.inside
-    if remote.inside and folder.exists():
-        return folder
-    if not file.exists():
-        partial = file.with_name(f"{file.name}.part")
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        _download(remote.url, partial)
-        _verify(partial, remote)
-        partial.rename(file)  # it has its name only when it is whole and right
+    if not _is_there(folder, remote):
+        with locked(file.with_name(f".{file.name}.lock"), f"downloading {file.name}", WAIT):
+            if not file.exists():  # once it has its name it is right, and never written again
+                partial = file.with_name(f"{file.name}.part")
+                complete = _download(remote.url, partial)
+                _verify(partial, remote, complete)
+                partial.rename(file)
+            if remote.inside and not _is_there(folder, remote):
+                _unpack(file, remote, folder)
     if not remote.inside:
         return file
-    _unpack(file, remote, folder)
+    _check_counts(folder, remote)
     return folder
 
 
-def _download(url: str, partial: Path) -> None:
-    """Fetch what is still missing of `partial`."""
+def _is_there(folder: Path, remote: Remote) -> bool:
+    """Whether the archive has been unpacked: an empty folder is none."""
+    return bool(remote.inside) and folder.is_dir() and any(folder.iterdir())
+
+
+def _check_counts(folder: Path, remote: Remote) -> None:
+    """DataError for a folder that has not all the images of the set, as from another's unzip."""
+    if remote.images is None:
+        return
+    remedy = f"Delete {folder} and run again to unpack it anew"
+    try:
+        listing = list_images(folder, tuple(remote.images.official), remote.images.suffixes)
+    except DataError as error:
+        raise DataError(f"{folder} is not whole: {error} {remedy}") from error
+    counted, whole = account(remote.images, listing)
+    if not whole:
+        raise DataError(f"{folder} is not whole. {counted}. {remedy}.")
+    print(counted)
+
+
+def _download(url: str, partial: Path) -> bool:
+    """Fetch what is still missing of `partial`; whether the server says that this is all."""
     have = _size(partial)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            _receive(response, partial, have)
+            return _receive(response, partial, have)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing beyond what we have: it was all there
-            return
+        with error:  # it holds the connection
+            if error.code != 416 or not have:
+                raise _refused(error, url, partial) from error
+            _check_complete(error, partial)
+            return True
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        if isinstance(error, OSError) and _is_of_this_machine(error):
+            raise
         raise DataError(
-            f"{url} answers {error.code} {error.reason}: the address may have moved, see SETUP.md"
+            f"no connection to {url} ({error or type(error).__name__}). Run again to go on from the"
+            f" {_size(partial):,} bytes in {partial}; on a machine without internet, download it"
+            f" elsewhere and put it at {partial.with_suffix('')}."
         ) from error
-    except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
-        raise DataError(
-            f"no connection to {url} ({error}). Run again to go on from the {_size(partial):,}"
-            f" bytes in {partial}; on a machine without internet, download it elsewhere and put it"
-            f" at {partial.with_suffix('')}."
-        ) from error
+
+
+def _refused(error: urllib.error.HTTPError, url: str, partial: Path) -> DataError:
+    state = "the address may have moved, see SETUP.md"
+    if error.code in BUSY:
+        wait = error.headers.get("Retry-After")
+        state = f"it is busy. Try again later{f', in {wait} s' if wait else ''}; the"
+        state = f"{state} {_size(partial):,} bytes in {partial} are kept"
+    return DataError(f"{url} answers {error.code} {error.reason}: {state}")
+
+
+def _is_of_this_machine(error: OSError) -> bool:
+    """Whether the disk is at fault (full, read-only …), and not the connection."""
+    return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> None:
-    """Append the response to the `have` bytes there are; ConnectionError if it ends too early."""
-    if have and response.status != 206:
-        have = 0  # a server that cannot continue sends everything again
-    length = response.headers.get("Content-Length")
-    total = have + int(length) if length else None
+def _check_complete(error: urllib.error.HTTPError, partial: Path) -> None:
+    """After "416 Range Not Satisfiable": there is nothing beyond what we have, so that is all.
+
+    Unless it is too much: then it is no beginning of this file, and the next try starts anew.
+    """
+    total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+    if total.isdigit() and _size(partial) > int(total):
+        had = _size(partial)
+        partial.unlink()
+        raise DataError(
+            f"{partial} had {had:,} bytes, {error.url} has {int(total):,}: it was a part of another"
+            " file and is deleted. Run again to download it anew."
+        )
+
+
+def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> bool:
+    """Append the response to the `have` bytes there are; ConnectionError if it ends too early.
+
+    Whether it is known that it did not: a server that says no length may have broken off.
+    """
+    begins, total = _range(response, have)
+    if begins not in (0, have):
+        raise ConnectionError(f"asked for bytes from {have:,}, got them from {begins:,}")
     with (
-        open(partial, "ab" if have else "wb") as file,
-        tqdm(total=total, initial=have, desc=partial.stem, unit="B", unit_scale=True) as bar,
+        open(partial, "ab" if begins else "wb") as file,
+        tqdm(total=total, initial=begins, desc=partial.stem, unit="B", unit_scale=True) as bar,
     ):
-        while block := response.read(1 << 20):
-            file.write(block)
-            bar.update(len(block))
+        try:
+            while block := response.read(1 << 20):
+                file.write(block)
+                bar.update(len(block))
+        except http.client.IncompleteRead as error:
+            file.write(error.partial)
+            raise
         if total is not None and file.tell() < total:
             raise ConnectionError(f"{file.tell():,} of {total:,} bytes")
+    return total is not None or response.chunked
 
 
-def _verify(file: Path, remote: Remote) -> None:
+def _range(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
+    """Where in the file the response begins, and the file's length if the server says it.
+
+    A server that cannot continue answers 200 and sends everything again.
+    """
+    length = response.headers.get("Content-Length")
+    begins = have if response.status == 206 else 0
+    first = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+    if response.status == 206 and first.isdigit():
+        begins = int(first)
+    return begins, begins + int(length) if length else None
+
+
+def _verify(file: Path, remote: Remote, complete: bool) -> None:
     with open(file, "rb") as content:
         digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False))
+        content.seek(0)
+        page = content.read(200).lstrip().lower().startswith((b"<!doctype", b"<html"))
     if digest.hexdigest() != remote.md5:
+        if not complete:
+            raise DataError(
+                f"{remote.url} ended after {_size(file):,} bytes, and these are not the whole file:"
+                " the server does not say how long it is. Run again to go on from there."
+            )
         wrong = file.with_suffix(".wrong")
-        file.rename(wrong)  # or it would be taken for a beginning, and never become right
+        file.replace(wrong)  # or it would be taken for a beginning, and never become right
+        what = "it is a web page, not the file" if page else "it was damaged on the way"
         raise DataError(
-            f"{wrong} has MD5 {digest.hexdigest()}, expected {remote.md5}: it was damaged on the"
-            f" way, or {remote.url} has changed. Run again to download it anew."
+            f"{wrong} has MD5 {digest.hexdigest()}, expected {remote.md5}: {what}, or {remote.url}"
+            " has changed. Run again to download it anew."
         )
 
 
@@ -175,14 +195,35 @@ def _unpack(file: Path, remote: Remote, folder: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)  # of a try that was stopped
     try:
         with zipfile.ZipFile(file) as archive:
+            _check_room(archive, file)
             archive.extractall(staging)  # wherever members say they belong, they land in there
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
         raise DataError(f"{file} cannot be unpacked ({error}): delete it and run again") from error
-    if not (staging / remote.inside).is_dir():
-        raise DataError(f"{file} holds no {remote.inside}: {remote.url} has changed")
+    wanted = staging / remote.inside
+    if not wanted.is_dir():
+        if remote.images is None:
+            raise DataError(f"{file} holds no {remote.inside}: {remote.url} has changed")
+        images = remote.images
+        wanted = find_class_folders(staging, tuple(images.official), images.suffixes, images.title)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    (staging / remote.inside).rename(folder)
-    shutil.rmtree(staging)
+    if folder.is_dir():
+        folder.rmdir()  # it is empty
+    wanted.rename(folder)
+    shutil.rmtree(staging, ignore_errors=True)  # gone with it, if it had no folders around
+
+
+def _check_room(archive: zipfile.ZipFile, file: Path) -> None:
+    """DataError, before anything is written, for an archive that claims more than there can be."""
+    needed = sum(info.file_size for info in archive.infolist())
+    if needed > MAX_RATIO * file.stat().st_size:
+        raise DataError(f"{file} claims {needed:,} bytes, {MAX_RATIO} times its own: not unpacked")
+    free = shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise DataError(
+            f"{file} needs {needed / 1e9:.2f} GB to be unpacked, {free / 1e9:.2f} GB are free: make"
+            " room on that disk and run again"
+        )
 
 
 def main() -> None:

@@ -1,105 +1,82 @@
-"""Labelled images in class folders, decoded into stores: EuroSAT (RGB or 13 bands) and UC Merced.
+"""Labelled images in class folders, decoded into stores: EuroSAT, UC Merced, any other set.
 
 EuroSAT (Helber et al. 2019, arXiv 1709.00029): 27,000 images of 64×64 pixels at 10 m, ten classes.
 UC Merced Land Use (Yang & Newsam 2010): 256×256 aerial TIFFs at 0.3 m, here the out-of-distribution
-set.
+set. Any folder of class folders, or of images without classes, becomes a store by
+`python -m src.data.images FOLDER STORE`.
 """
 
+import argparse
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
 from src.data.bands import ALL_BANDS
-from src.data.store import Patch, PatchStore, open_or_build
-from src.errors import DataError
+from src.data.decoding import FILE_BANDS, read_allbands, read_bands, read_image
+from src.data.folders import find_class_folders, list_images, require_folder, subfolders
+from src.data.image_sets import ImageSet, open_or_build
+from src.data.store import PatchStore, open_if_there
+from src.errors import DataError, exit_with_message
 
-CLASSES = (
-    "AnnualCrop",
-    "Forest",
-    "HerbaceousVegetation",
-    "Highway",
-    "Industrial",
-    "Pasture",
-    "PermanentCrop",
-    "Residential",
-    "River",
-    "SeaLake",
+__all__ = ["FILE_BANDS", "read_allbands", "read_image"]  # from here, too
+
+# images of each class
+EUROSAT_COUNTS = {
+    "AnnualCrop": 3000,
+    "Forest": 3000,
+    "HerbaceousVegetation": 3000,
+    "Highway": 2500,
+    "Industrial": 2500,
+    "Pasture": 2000,
+    "PermanentCrop": 2500,
+    "Residential": 3000,
+    "River": 2500,
+    "SeaLake": 3000,
+}
+CLASSES = tuple(EUROSAT_COUNTS)
+UCMERCED_CLASSES = (
+    *("agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral"),
+    *("denseresidential", "forest", "freeway", "golfcourse", "harbor", "intersection"),
+    *("mediumresidential", "mobilehomepark", "overpass", "parkinglot", "river", "runway"),
+    *("sparseresidential", "storagetanks", "tenniscourt"),
 )
-STUDY_CLASSES = ("airplane", "storagetanks", "tenniscourt")  # of UC Merced's 21
+STUDY_CLASSES = ("airplane", "storagetanks", "tenniscourt")  # of these
 # where the 13-band archive has its class folders
 ALLBANDS = "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"
-# the bands in its files: level 1C's 13, B8A last
-FILE_BANDS = (*(f"B{number:02}" for number in range(1, 13)), "B8A")
 
 
-def read_image(file: Path, size: int | None = None) -> np.ndarray:
-    """Decode an 8-bit RGB image file to (H, W, 3) uint8, resized to (size, size, 3) if need be.
-
-    Raises:
-        DataError: truncated, not an image, or not RGB.
-    """
-    try:
-        with Image.open(file) as image:
-            image.load()
-            if image.mode != "RGB":
-                raise DataError(f"{file}: expected an 8-bit RGB image, got mode {image.mode}")
-            if size and image.size != (size, size):
-                image = image.resize((size, size), Image.Resampling.BILINEAR)
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}): download or extract it again") from error
-
-
-def read_allbands(file: Path) -> np.ndarray:
-    """Decode a 13-band GeoTIFF to (H, W, 12) uint16 in the order of ALL_BANDS.
-
-    B10 is left out: cirrus, with no ground in it.
-
-    Raises:
-        DataError: unreadable, or not 13 bands of uint16.
-    """
-    import rasterio
-
-    try:
-        with rasterio.open(file) as image:
-            if (image.count, set(image.dtypes)) != (len(FILE_BANDS), {"uint16"}):
-                raise DataError(
-                    f"{file}: expected 13 bands of uint16, got {image.count} of {set(image.dtypes)}"
-                )
-            return image.read([FILE_BANDS.index(band) + 1 for band in ALL_BANDS]).transpose(1, 2, 0)
-    except rasterio.errors.RasterioError as error:
-        raise DataError(f"{file} cannot be read ({error}): download or extract it again") from error
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """What there is to know of a set of images in class folders."""
-
-    title: str  # in messages
-    kind: str  # in meta.json
-    pattern: str  # of the files in a class folder
-    read: Callable[[Path], np.ndarray]  # a file → (H, W, C), of one shape in the whole set
-    bands: tuple[str, ...] = ()  # where they are not red, green and blue
-    complete: bool = False  # whether a folder that is none of the classes is an error
-
-
-EUROSAT = ImageSet("EuroSAT", "eurosat-rgb", "*.jpg", read_image, complete=True)
+EUROSAT = ImageSet(
+    "EuroSAT",
+    "eurosat-rgb",
+    read_image,
+    (".jpg", ".jpeg", ".png"),
+    official=EUROSAT_COUNTS,
+    complete=True,
+)
 EUROSAT_ALLBANDS = ImageSet(
-    "EuroSAT", "eurosat-all", "*.tif", read_allbands, ALL_BANDS, complete=True
+    "EuroSAT in 13 bands",
+    "eurosat-all",
+    read_allbands,
+    (".tif", ".tiff"),
+    {"bands": list(ALL_BANDS)},
+    EUROSAT_COUNTS,
+    complete=True,
 )
 # a few files of the set differ from 256 pixels by some and are resized
-UCMERCED = ImageSet("UC Merced", "ucmerced", "*.tif", functools.partial(read_image, size=256))
+UCMERCED = ImageSet(
+    "UC Merced",
+    "ucmerced",
+    functools.partial(read_image, size=256),
+    official=dict.fromkeys(UCMERCED_CLASSES, 100),
+)
 
 
 def eurosat_store(root: str | Path, path: str | Path) -> PatchStore:
-    """Open EuroSAT's store at `path`, building it from `root` (`…/2750`) if it is not there yet.
+    """Open EuroSAT's store at `path`, building it from `root` if it is not there yet.
 
-    Images are (64, 64, 3) uint8, labels index `CLASSES`.
+    Images are (64, 64, 3) uint8, labels index `CLASSES`; `root` is `…/2750`, or a folder around it.
 
     Raises:
         DataError: see `class_folder_store`.
@@ -125,7 +102,8 @@ def ucmerced_store(
 ) -> PatchStore:
     """Open UC Merced's store at `path`, building it from `root` if it is not there yet.
 
-    Images are (256, 256, 3) uint8, labels index `classes`; `root` is `…/UCMerced_LandUse/Images`.
+    Images are (256, 256, 3) uint8, labels index `classes`; `root` is `…/UCMerced_LandUse/Images`,
+    or a folder around it.
 
     Raises:
         DataError: see `class_folder_store`.
@@ -136,53 +114,102 @@ def ucmerced_store(
 def class_folder_store(
     images: ImageSet, classes: Sequence[str], root: str | Path, path: str | Path
 ) -> PatchStore:
-    """Open the store at `path`, building it from `root` (`root/<class>/<file>`) if it is not there.
+    """Open the store of a known set at `path`, building it from `root` if it is not there.
 
     Rows are by class in the order of `classes`, within a class in natural order; a file's name
-    without its suffix is the patch's, labels index `classes`.
+    without its suffix is the patch's, labels index `classes`. The class folders are found in
+    `root` or in a folder inside it, and compared with what a store that is there was built from: it
+    is built again where images have been added, and refused where any are gone. Without `root`, a
+    store that is there is opened as it is.
 
     Raises:
         DataError: folder missing, class missing or empty, a folder that is no class of a complete
             set, an unreadable image, one of another shape, or a store that was built otherwise.
     """
-    root = Path(root)
-    meta = {"kind": images.kind, "source": str(root.absolute()), "classes": list(classes)}
-    if images.bands:
-        meta["bands"] = list(images.bands)
-    return open_or_build(path, _labelled(images, classes, root), meta)
+    root, path = Path(root), Path(path)
+    wanted = {"kind": images.kind, "classes": list(classes), **images.meta}
+    if not root.exists() and (store := open_if_there(path, wanted)):
+        tqdm.write(f"{images.title}: no folder {root}; the store {path} is used as it is")
+        return store
+    folder = find_class_folders(root, classes, images.suffixes, images.title)
+    listing = list_images(folder, classes, images.suffixes)
+    if images.complete:
+        _refuse_strangers(folder, classes, images.title)
+    return open_or_build(images, listing, path, wanted)
 
 
-def _labelled(images: ImageSet, classes: Sequence[str], root: Path) -> Iterator[Patch]:
-    if not root.is_dir():
+def _refuse_strangers(root: Path, classes: Sequence[str], title: str) -> None:
+    if others := [name for name in subfolders(root) if name not in classes]:
         raise DataError(
-            f"{images.title} not found: no folder {root}. SETUP.md says where to download it;"
-            " without a download, run with PROFILE = 'demo'."
+            f"{root} holds folders that are not {title} classes: {others}. Expected"
+            f" {list(classes)}. Other class folders become a store by `python -m src.data.images"
+            " FOLDER STORE`."
         )
-    others = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in classes)
-    if images.complete and others:
-        raise DataError(
-            f"{root} holds folders that are not {images.title} classes: {others}. Expected"
-            f" {list(classes)}."
-        )
-    files = class_folders(root, classes, images.pattern)
-    labelled = [(label, file) for label, name in enumerate(classes) for file in files[name]]
-    for label, file in tqdm(labelled, desc=f"reading {images.title}", unit="img"):
-        yield file.stem, label, images.read(file)
 
 
-def class_folders(root: Path, classes: Sequence[str], pattern: str) -> dict[str, list[Path]]:
-    """The image files of each class folder, in natural order (name_2 before name_10).
+def image_folder_store(
+    root: str | Path,
+    path: str | Path,
+    *,
+    size: int | None = None,
+    bands: Sequence[int] = (),
+    max_unreadable: float = 0.01,
+    workers: int | None = None,
+) -> PatchStore:
+    """Open the store of any folder of images at `path`, building it if it is not there.
+
+    Args:
+        root: folders of images, each a class (labels index their names, sorted), or images without
+            folders: a store without labels.
+        size: pixels across; images of other sizes are resized. None: all must be of one size.
+        bands: numbers from 1 of those to take of TIFFs of more or other bands than 8-bit RGB, which
+            are then kept as they are, uint8 or uint16; not with `size`.
+        max_unreadable: share of unreadable images, in [0, 1], above which the build stops.
+        workers: processes; None: no more than one for 30,000 images.
 
     Raises:
-        DataError: a folder is missing or empty.
+        ValueError: size with bands, or either makes no sense.
+        DataError: no images, too many unreadable ones, or a store that was built otherwise.
     """
-    files = {}
-    for name in classes:
-        files[name] = sorted((root / name).glob(pattern), key=lambda p: (len(p.name), p.name))
-        if not files[name]:
-            state = "is empty" if (root / name).is_dir() else "is missing"
-            raise DataError(
-                f"{root / name} {state}: expected {pattern} images there. See SETUP.md for the"
-                " download."
-            )
-    return files
+    root, path = Path(root), Path(path)
+    if size is not None and (size < 1 or bands):
+        raise ValueError(f"size must be positive and without bands, got {size} and {bands}")
+    if bands and (min(bands) < 1 or len(set(bands)) < len(bands)):
+        raise ValueError(f"bands must be different numbers from 1, got {list(bands)}")
+    require_folder(root, "the images")
+    meta = {"size": size, "bands": list(bands)} if bands else {"size": size}
+    read = functools.partial(read_image, size=size)
+    if bands:
+        read = functools.partial(read_bands, bands=tuple(bands))
+    images = ImageSet(root.absolute().name, "images", read, meta=meta)
+    listing = list_images(root)
+    wanted = {"kind": images.kind, **meta}
+    if listing.classes:
+        wanted["classes"] = list(listing.classes)
+    return open_or_build(images, listing, path, wanted, max_unreadable, workers)
+
+
+def main() -> None:
+    """Build a store of any folder of images, or open the one that is there."""
+    parser = argparse.ArgumentParser(
+        prog="python -m src.data.images", description="Build a PatchStore of a folder of images."
+    )
+    add = parser.add_argument
+    add("folder", help="class folders of JPEG, PNG or TIFF, or images without classes")
+    add("store", help="folder to write")
+    add("--size", type=int, help="pixels across to resize to (default: all must be of one size)")
+    add("--bands", type=int, nargs="+", default=(), help="of TIFFs, from 1 (default: 8-bit RGB)")
+    add("--workers", type=int, help="reading processes (default: one for 30,000 images)")
+    add("--max-unreadable", type=float, default=0.01, help="share left out (default: %(default)s)")
+    args = vars(parser.parse_args())
+    with exit_with_message():
+        store = image_folder_store(args.pop("folder"), args.pop("store"), **args)
+    labels = f"{len(store.meta['classes'])} classes" if store.labels is not None else "unlabelled"
+    print(
+        f"{store.path}: {len(store)} images {store.images.shape[1:]}, {labels}, sha256"
+        f" {store.meta['sha256']}"
+    )
+
+
+if __name__ == "__main__":
+    main()

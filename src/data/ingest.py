@@ -6,6 +6,7 @@ on disk. Started again, the build reads only the others. At the end the rows of 
 are closed up, and `store/` gets its place in one rename.
 """
 
+import collections
 import contextlib
 import errno
 import functools
@@ -18,16 +19,17 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from src.data.building import Building, Plan, write_at
-from src.data.store import PatchStore
-from src.errors import AbsentError, DataError
+from src.data.locks import locked
+from src.data.store import PatchStore, open_if_there
+from src.errors import AbsentError, DamagedError, DataError
 
 # One patch to read: its row; its folder, for messages; its files by suffix, or None: they are still
 # to be read from the folder, or an error: what is wrong with them.
@@ -35,8 +37,9 @@ Files = dict[str, bytes] | DataError | None
 Task = tuple[int, str, Files]
 # (name → row, (N,) bool of the rows to do) → those to do, in any order
 Tasks = Callable[[dict[str, int], np.ndarray], Iterable[Task]]
-# (folder, files) → an image, or DataError; runs in other processes
-Decode = Callable[[str, Files], np.ndarray]
+# (folder, files) → an image, perhaps with a note of what is odd about it, or DataError; runs in
+# other processes
+Decode = Callable[[str, Files], np.ndarray | tuple[np.ndarray, str]]
 CHUNK = 64  # patches handed to a process at a time: about 6 MB when they come out of an archive
 REMEDIES = {
     errno.ENOSPC: "Make room on that disk",
@@ -52,10 +55,11 @@ def build(
     plan: Plan,
     tasks: Tasks,
     decode: Decode,
-    notes: dict[str, Any],
     *,
     max_unreadable: float = 0.01,
     workers: int | None = None,
+    wait: float = 0.0,
+    replace: bool = False,
 ) -> PatchStore:
     """Build the store at `path`, or go on building it.
 
@@ -67,30 +71,49 @@ def build(
             plan is refused.
         tasks: gives the patches to read, see `src.data.bigearthnet.sources.Folders.tasks`.
         decode: gives an image like `plan.like`, see `src.data.bigearthnet.patch.read_patch`.
-        notes: what else `meta.json` shall say; its "counts" get those of absent and unreadable
-            patches added.
         max_unreadable: share of `plan.names`, in [0, 1], above which the build stops.
         workers: processes; None: one a core, but no more than one for every five thousand patches:
             one starts in the time that reading so many takes.
+        wait: seconds for another process that builds this store; what it has built is opened. At 0
+            a store that is there already is an error.
+        replace: the store that is there gives way to the new one once that is whole.
 
     Raises:
+        ValueError: max_unreadable is not in [0, 1], or fewer than one worker.
         DataError: too much is unreadable, or all; another process builds it; or it is the machine's
             fault: disk full, permissions. What was read is kept for the next start.
     """
-    if path.exists():
+    if not 0 <= max_unreadable <= 1:
+        raise ValueError(f"max_unreadable must be in [0, 1], got {max_unreadable}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be 1 or more, got {workers}")
+    if path.exists() and not (replace or wait):
         raise DataError(f"{path} exists already: open it, or delete it to build it again")
     workers = workers or max(1, min(os.cpu_count() or 1, len(plan.names) // 5000))
     folder = path.with_name(f"{path.name}.building")
-    with _remedies(folder), Building(folder, plan) as building:
-        report = Report(path, plan.names, max_unreadable)
-        _read(building, report, tasks, decode, workers)
-        if report.failures:
-            report.write()
-            tqdm.write(f"Left out: {report.summary()}")
-        notes = {**notes, "counts": {**notes["counts"], **report.counts()}}
-        building.finish(report.failures, notes).rename(path)
-    shutil.rmtree(folder)
-    return PatchStore.open(path)
+    with _remedies(folder), locked(folder / "lock", "building this store", wait):
+        ours = replace or not path.exists()  # else another process has built it meanwhile
+        if ours:
+            report = Report(path, plan.names, max_unreadable)
+            with Building(folder, plan) as building:
+                _read(building, report, tasks, decode, workers)
+                store = _finish(building, report)
+            if replace:
+                shutil.rmtree(path, ignore_errors=True)
+            store.rename(path)
+        shutil.rmtree(folder, ignore_errors=True)  # whoever waited for the lock does the same
+    return PatchStore.open(path) if ours else open_if_there(path, plan.meta)
+
+
+def _finish(building: Building, report: "Report") -> Path:
+    if report.failures:
+        report.write()
+        tqdm.write(f"Left out: {report.summary()}")
+    notes = building.plan.notes
+    if "counts" in notes:
+        odd = collections.Counter(building.odd.values())
+        notes = {**notes, "counts": {**notes["counts"], **report.counts(), **odd}}
+    return building.finish(report.failures, notes)
 
 
 @contextlib.contextmanager
@@ -111,7 +134,8 @@ def _remedies(folder: Path) -> Iterator[None]:
         ) from error
 
 
-class Failure(NamedTuple):
+@dataclass(frozen=True)
+class Failure:
     """Why a patch is not in the store."""
 
     reason: str
@@ -148,29 +172,35 @@ class Report:
         """Write the list and raise DataError, if more than `max_unreadable` of the patches fail."""
         if len(self.failures) > self.max_unreadable * len(self.names):
             self.write()
-            raise DataError(
-                f"{self.summary()}. More than {100 * self.max_unreadable:g}%: mend the data, or"
-                " raise max_unreadable, and run again. What was read is kept."
-            )
+            limit = f"More than {100 * self.max_unreadable:g}%: mend the data, or raise"
+            mend = f"{limit} max_unreadable," if self.max_unreadable else "Mend it"
+            raise DataError(f"{self.summary()}. {mend} and run again. What was read is kept.")
 
 
 def _read(building: Building, report: Report, tasks: Tasks, decode: Decode, workers: int) -> None:
     """Write every row that is not on disk yet, or report why it cannot be."""
-    names, failures = building.plan.names, report.failures
+    plan, failures = building.plan, report.failures
+    names = plan.names
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
         if rows.setdefault(name, row) != row:
             failures[row] = Failure(f"{name} is listed more than once: the first is kept", False)
     todo = ~building.done
     todo[list(failures)] = False
-    read = functools.partial(_read_chunk, building.file, building.offset, decode)
+    read = functools.partial(
+        _read_chunk, building.file, building.offset, decode, building.plan.like
+    )
     chunks = _chunks(tasks(rows, todo))
     with tqdm(total=len(names), initial=int((~todo).sum()), desc="reading", unit="patch") as bar:
-        for written, failed in _in_processes(read, chunks, workers):
-            building.add(written)
-            failures.update(failed)
-            bar.update(len(written) + len(failed))
-            report.stop_if_too_many()
+        try:
+            for written, odd, failed in _in_processes(read, chunks, workers):
+                building.add(written, odd)
+                failures.update(failed)
+                bar.update(len(written) + len(failed))
+                report.stop_if_too_many()
+        except DamagedError:
+            building.forget()
+            raise
     for row in np.flatnonzero(todo & ~building.done).tolist():
         if row not in failures:
             reason = f"{names[row]} is missing: listed, but nowhere in the archive"
@@ -185,20 +215,43 @@ def _chunks(tasks: Iterable[Task]) -> Iterator[list[Task]]:
 
 
 def _read_chunk(
-    file: Path, offset: int, decode: Decode, tasks: list[Task]
-) -> tuple[list[int], dict[int, Failure]]:
-    """Decode patches and write each to its row; the rows written, and those that failed."""
-    written, failed = [], {}
+    file: Path, offset: int, decode: Decode, like: np.ndarray, tasks: list[Task]
+) -> tuple[list[int], dict[int, str], dict[int, Failure]]:
+    """Decode patches and write each to its row.
+
+    The rows written, what is odd about some, and why others failed.
+    """
+    written, odd, failed = [], {}, {}
     with open(file, "r+b", buffering=0) as images:
         for row, folder, files in tasks:
-            try:
-                image = decode(folder, files)
-            except DataError as error:
-                failed[row] = Failure(str(error), isinstance(error, AbsentError))
+            image = _decoded(decode, folder, files, like)
+            if isinstance(image, Failure):
+                failed[row] = image
                 continue
+            if isinstance(image, tuple):
+                image, odd[row] = image
             write_at(images.fileno(), image.tobytes(), offset + row * image.nbytes)
             written.append(row)
-    return written, failed
+    return written, odd, failed
+
+
+def _decoded(
+    decode: Decode, folder: str, files: Files, like: np.ndarray
+) -> np.ndarray | tuple[np.ndarray, str] | Failure:
+    """An image like the others, perhaps with a note; or why there is none."""
+    try:
+        decoded = decode(folder, files)
+    except DataError as error:
+        return Failure(str(error), isinstance(error, AbsentError))
+    except OSError:  # the machine's fault, not the patch's
+        raise
+    except Exception as error:  # a decoder that damage has confused may raise whatever it likes
+        return Failure(f"{folder} cannot be read ({error!r})", False)
+    image = decoded[0] if isinstance(decoded, tuple) else decoded
+    if (image.shape, image.dtype) != (like.shape, like.dtype):
+        expected = f"expected {like.shape} {like.dtype}, got {image.shape} {image.dtype}"
+        return Failure(f"{folder}: {expected}", False)
+    return decoded
 
 
 def _in_processes(function: Callable, tasks: Iterable, workers: int) -> Iterator:

@@ -1,14 +1,15 @@
 """PatchStore: a data set decoded once into one array on disk, memory-mapped, with an index.
 
 A store is a folder: `images.npy` (N, H, W, C), `index.csv` (name, label), `meta.json` (what it was
-made from, and how). N×H×W×C on disk is channels_last on the device: permuted, never copied.
+made from, and how; `sha256` of the pixels) and `SHA256SUMS` of the two small files, as `sha256sum
+-c` reads it. N×H×W×C on disk is channels_last on the device: permuted, never copied. Opening writes
+nothing, so a store may lie where one may only read.
 """
 
 import csv
 import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,9 +19,16 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
+from src.data.locks import locked
 from src.errors import DataError
 
 FORMAT_VERSION = 1
+DTYPES = ("uint8", "uint16", "float32")
+VERIFIED_BYTES = 500_000_000  # images up to this are checked whenever a store is opened: a second
+SUMS = "SHA256SUMS"
+# keys of `meta` that say where and in which files the data lay, and nothing about the data
+OF_THIS_MACHINE = ("source", "files")
+REBUILD = "Delete the folder and build it again."
 Patch = tuple[str, int | None, np.ndarray]  # name, label and (H, W, C) image
 
 
@@ -41,27 +49,33 @@ class PatchStore:
     @property
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint remembers of its data: `meta` without the folder on this machine."""
-        return {key: value for key, value in self.meta.items() if key != "source"}
+        return {key: value for key, value in self.meta.items() if key not in OF_THIS_MACHINE}
 
     @classmethod
     def open(cls, path: str | Path) -> "PatchStore":
         """Open a store.
 
+        Pixels are compared with their checksum up to 500 MB, index and meta always.
+
         Raises:
-            DataError: no store there, written by a newer format, or its files don't fit together.
+            DataError: no store there, written by a newer format, damaged (a label that is no class
+                is named with its row), or its files don't fit together.
         """
         path = Path(path)
         meta = _read_meta(path)
         try:
-            images = np.load(path / "images.npy", mmap_mode="c")
-            names, labels = _read_index(path / "index.csv")
-        except (OSError, EOFError, KeyError, ValueError) as error:
-            raise DataError(f"{path}: {error}. Delete the folder and build it again.") from error
+            images = np.lib.format.open_memmap(path / "images.npy", mode="c")
+            names, labels = _read_index(path / "index.csv", meta.get("classes"))
+        except Exception as error:  # numpy's reader of headers may raise whatever Python's does
+            raise DataError(f"{path}: {error}. {REBUILD}") from error
         if list(images.shape) != meta["shape"] or len(names) != len(images):
             raise DataError(
                 f"{path}: meta.json says {meta['shape']}, images.npy holds {list(images.shape)} and"
-                f" index.csv {len(names)} rows. Delete the folder and build it again."
+                f" index.csv {len(names)} rows. {REBUILD}"
             )
+        if images.dtype.name not in DTYPES or not images.dtype.isnative:
+            raise DataError(f"{path}: images.npy holds {images.dtype.str}, not {DTYPES}. {REBUILD}")
+        _verify(path, images, meta.get("sha256"))
         return cls(path, images, labels, names, meta)
 
     @classmethod
@@ -71,11 +85,11 @@ class PatchStore:
         """Write patches, all images of one (H, W, C) shape and dtype, and open the result.
 
         The folder appears under its name only when it is whole: an error on the way leaves nothing
-        behind.
+        behind, and what a kill left is replaced by the next try.
 
         Raises:
-            DataError: there were no patches, or the path is taken. Errors of the iterable pass
-                through.
+            DataError: there were no patches, the path is taken, or another process writes this
+                store. Errors of the iterable pass through.
         """
         path = Path(path)
         if path.exists():
@@ -84,57 +98,119 @@ class PatchStore:
         first = next(patches, None)  # missing data is reported before any folder is made
         if first is None:
             raise DataError(f"no readable patches for {path.name}: nothing to store")
-        partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-        partial.mkdir(parents=True)
-        try:
-            shape, sha256 = _write_arrays(partial, itertools.chain([first], patches), like=first[2])
-            write_meta(partial, meta, shape, sha256)
-            partial.rename(path)
-        except BaseException:  # a keyboard interrupt too must not leave half a store
-            shutil.rmtree(partial)
-            raise
+        folder = path.with_name(f"{path.name}.partial")
+        partial = folder / "store"
+        with locked(folder / "lock", "writing this store"):
+            try:
+                shutil.rmtree(partial, ignore_errors=True)  # of a try that was killed
+                partial.mkdir(parents=True)
+                patches = itertools.chain([first], patches)
+                shape, sha256 = _write_arrays(partial, patches, like=first[2])
+                write_meta(partial, meta, shape, sha256)
+                partial.rename(path)
+            finally:  # a keyboard interrupt too must not leave half a store
+                shutil.rmtree(folder)
         return cls.open(path)
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
     if not (path / "meta.json").is_file():
-        raise DataError(f"{path} is not a store: it has no meta.json. Build it as SETUP.md says.")
+        raise DataError(
+            f"{path} is not a store: it has no meta.json. A folder of images becomes one by"
+            " `python -m src.data.images FOLDER STORE`, BigEarthNet by `python -m"
+            " src.data.bigearthnet`; see SETUP.md."
+        )
     try:
-        meta = json.loads((path / "meta.json").read_text())
-        version, _ = meta["format"], meta["shape"]
-    except (ValueError, KeyError) as error:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}/meta.json is damaged ({error!r}). {REBUILD}") from error
+    if fault := _fault(meta):
+        raise DataError(f"{path}/meta.json is damaged: {fault}. {REBUILD}")
+    if meta["format"] > FORMAT_VERSION:
         raise DataError(
-            f"{path}/meta.json is damaged ({error!r}). Delete the folder and build it again."
-        ) from error
-    if version > FORMAT_VERSION:
-        raise DataError(
-            f"{path} was written in store format {version}, this code reads up to {FORMAT_VERSION}:"
-            " update ood-satellite, or delete the folder and build it again"
+            f"{path} was written in store format {meta['format']}, this code reads up to"
+            f" {FORMAT_VERSION}: update ood-satellite, or delete the folder and build it again"
         )
     return meta
 
 
-def _read_index(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Names and labels; labels are None unless every row has one."""
-    index = pd.read_csv(
-        file,
-        dtype={"name": object},  # names are text, whatever they look like
-        keep_default_na=False,
-        na_values={"label": [""]},
-    )
-    names, labels = index["name"].to_numpy(str), index["label"].astype(np.float64)
-    return names, None if labels.isna().any() else labels.to_numpy(np.int64)
+def _fault(meta: Any) -> str | None:
+    """What is wrong with what stands in a `meta.json`; None: nothing."""
+    if not isinstance(meta, dict):
+        return f"expected an object, got {type(meta).__name__}"
+    if type(meta.get("format")) is not int or meta["format"] < 1:
+        return f"format is {meta.get('format')!r}, expected a whole number"
+    shape, classes = meta.get("shape"), meta.get("classes", [])
+    if not isinstance(shape, list) or len(shape) != 4 or {type(n) for n in shape} != {int}:
+        return f"shape is {shape!r}, expected [N, H, W, C]"
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return f"classes is {classes!r}, expected a list of names"
+    return None
+
+
+def _read_index(file: Path, classes: list[str] | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Names and labels; labels are None if no row has one. ValueError: a label that is no class."""
+    # names are text, whatever they look like; and what a label is, is decided here
+    index = pd.read_csv(file, dtype={"name": object, "label": object}, keep_default_na=False)
+    names, written = index["name"].to_numpy(str), index["label"]
+    if (written == "").all():
+        return names, None
+    labels = pd.to_numeric(written, errors="coerce").to_numpy(np.float64)
+    end = len(classes) if classes is not None else np.inf
+    with np.errstate(invalid="ignore"):
+        good = (labels >= 0) & (labels < end) & (labels % 1 == 0)
+    good &= ~written.isin(["True", "False"]).to_numpy()
+    if not good.all():
+        row = int(np.argmin(good))
+        known = f"0 to {end - 1}" if classes is not None else "0 upwards"
+        raise ValueError(
+            f"{file.name}, row {row + 1} ({names[row]}): label {written[row]!r} is none of the"
+            f" whole numbers from {known}, which every row or none must have"
+        )
+    return names, labels.astype(np.int64)
+
+
+def _verify(path: Path, images: np.ndarray, sha256: str | None) -> None:
+    """Compare the files with what they were when they were written, as far as the store says."""
+    file, verifiable = path / "images.npy", sha256 is not None and images.nbytes <= VERIFIED_BYTES
+    if verifiable and checksum_of_pixels(file, images.offset) != sha256:
+        raise DataError(f"{file} is not what was written: damaged. {REBUILD}")
+    if not (path / SUMS).is_file():  # of a version that wrote none
+        return
+    if (path / SUMS).read_bytes() != _sums(path):
+        raise DataError(
+            f"{path}: index.csv or meta.json is not what was written (see {SUMS}). {REBUILD} If you"
+            f" changed them on purpose, delete {SUMS}."
+        )
+
+
+def checksum_of_pixels(file: Path, offset: int) -> str:
+    """SHA-256 of an .npy file without its header, read in pieces: it may not fit into memory."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as content:
+        content.seek(offset)
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sums(folder: Path) -> bytes:
+    files = (folder / "index.csv", folder / "meta.json")
+    lines = (f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
+    return "".join(lines).encode()
 
 
 def write_meta(folder: Path, meta: dict[str, Any], shape: list[int], sha256: str) -> None:
-    """Write `meta.json`, whose presence says that a store is whole.
+    """Write `meta.json`, whose presence says that a store is whole, and `SHA256SUMS`.
 
     Args:
+        folder: with `index.csv` in it already.
         shape: [N, H, W, C].
         sha256: of the bytes of the images, without the header of their file.
     """
     meta = {"format": FORMAT_VERSION, **meta, "shape": shape, "sha256": sha256}
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+    (folder / SUMS).write_bytes(_sums(folder))
 
 
 def _write_arrays(
@@ -147,7 +223,7 @@ def _write_arrays(
     count, digest = 0, hashlib.sha256()
     with (
         open(folder / "images.npy", "wb") as images,
-        open(folder / "index.csv", "w", newline="") as index_file,
+        open(folder / "index.csv", "w", newline="", encoding="utf-8") as index_file,
     ):
         index = csv.writer(index_file)
         index.writerow(["name", "label"])
@@ -177,15 +253,6 @@ def write_header(file: BinaryIO, count: int, shape: tuple[int, ...], dtype: np.d
         "shape": (count, *shape),
     }
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def open_or_build(path: str | Path, patches: Iterable[Patch], meta: dict[str, Any]) -> PatchStore:
-    """Open the store if it is there and was made as `meta` says, else write it.
-
-    Raises:
-        DataError: a store is there, but made from something else or in another way.
-    """
-    return open_if_there(path, meta) or PatchStore.write(path, patches, meta)
 
 
 def open_if_there(path: str | Path, meta: dict[str, Any]) -> PatchStore | None:

@@ -21,6 +21,9 @@ PIXELS = (
     | dict.fromkeys(("B01", "B09"), 20)
 )
 LABELS = "labels_metadata.json"
+MAX_BYTES = 16_000_000  # of one file of a patch; whole ones have 30,000
+MAX_MISSING = 0.01  # share of pixels that may be 0 in every band where 0 is said to be no data
+DAMAGED_LABELS = "damaged labels"  # as the store's counts call it
 
 
 def read_patch(
@@ -28,8 +31,10 @@ def read_patch(
     files: dict[str, bytes] | DataError | None,
     bands: Sequence[str],
     stretch: float | str | None,
-) -> np.ndarray:
+) -> np.ndarray | tuple[np.ndarray, str]:
     """Decode a patch from its folder (`files` None) or from what an archive held; see `decode`.
+
+    Labels are not needed to pretrain: a patch whose label file is no JSON comes with a note.
 
     Raises:
         AbsentError: there is no file of it at all.
@@ -40,7 +45,16 @@ def read_patch(
     files = read_files(folder, bands) if files is None else files
     if not files:
         raise AbsentError(f"{folder} is missing: listed, but none of its files is there")
-    return decode(folder, files, bands, stretch)
+    image = decode(folder, files, bands, stretch)
+    return image if _is_json(files.get(LABELS, b"{}")) else (image, DAMAGED_LABELS)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_files(folder: str | Path, bands: Sequence[str]) -> dict[str, bytes]:
@@ -62,7 +76,7 @@ def read_files(folder: str | Path, bands: Sequence[str]) -> dict[str, bytes]:
 def _read_file(path: str) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:
-            return file.read()
+            return file.read(MAX_BYTES)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -87,25 +101,20 @@ def decode(
         stretch: gives uint8, see `src.data.bands.to_uint8`; None keeps the digital numbers, uint16.
 
     Raises:
-        DataError: a band is missing, unreadable, of wrong size or type, holds NaN, or pixels marked
-            as nodata; or the label file is no JSON, which is the mark of a damaged extraction.
+        DataError: a band is missing, unreadable, of wrong size or type, holds NaN, or is marked as
+            nodata, which 0 is where a band, or more than 1% of the pixels in every band, is 0.
     """
     prefix = _prefix(folder)
-    if LABELS in files:
-        _check_json(files[LABELS], f"{prefix}{LABELS}")
-    layers = []
+    layers, zero_is_nodata = [], True
     for band in bands:
-        layer = read_band(files.get(f"{band}.tif"), f"{prefix}{band}.tif", PIXELS[band])
+        data, where = files.get(f"{band}.tif"), f"{prefix}{band}.tif"
+        layer, nodata = read_band(data, where, PIXELS[band])
         layers.append(_repeat_to_10_m(layer))
+        zero_is_nodata &= nodata == 0
     image = np.stack(layers, axis=-1)
+    if zero_is_nodata and (missing := (image == 0).all(axis=-1).mean()) > MAX_MISSING:
+        raise DataError(f"{folder} holds nodata (0) in all bands of {100 * missing:.1f}% of it")
     return image if stretch is None else to_uint8(image, stretch)
-
-
-def _check_json(data: bytes, where: str) -> None:
-    try:
-        json.loads(data)
-    except ValueError as error:
-        raise DataError(f"{where} is not JSON ({error}): extract the patch again") from error
 
 
 def _repeat_to_10_m(layer: np.ndarray) -> np.ndarray:
@@ -113,8 +122,10 @@ def _repeat_to_10_m(layer: np.ndarray) -> np.ndarray:
     return layer if times == 1 else layer.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def read_band(data: bytes | None, where: str, size: int) -> np.ndarray:
-    """Decode a single-band GeoTIFF into (size, size) uint16.
+def read_band(data: bytes | None, where: str, size: int) -> tuple[np.ndarray, float | None]:
+    """Decode a single-band GeoTIFF into (size, size) uint16, and the nodata value it declares.
+
+    That value may be 0, as in v2: then dark pixels are no fault of the band, but no other value.
 
     Args:
         data: the bytes of the file; None: there is no such file.
@@ -124,8 +135,9 @@ def read_band(data: bytes | None, where: str, size: int) -> np.ndarray:
     Raises:
         DataError: what is wrong with it, by name.
     """
-    if not data:
-        state = "is missing" if data is None else "cannot be read (0 bytes)"
+    if not data or len(data) >= MAX_BYTES:
+        size_read = f"{MAX_BYTES:,} bytes and more" if data else "0 bytes"
+        state = "is missing" if data is None else f"cannot be read ({size_read})"
         raise DataError(f"{where} {state}: extract the patch again")
     band, nodata = _plain_tiff(data) or _any_tiff(data, where, size)
     if band.shape != (size, size):
@@ -134,12 +146,12 @@ def read_band(data: bytes | None, where: str, size: int) -> np.ndarray:
         )
     if band.dtype.kind == "f" and not np.isfinite(band).all():
         raise DataError(f"{where} holds NaN or infinite values")
-    if nodata is not None and (band == nodata).any():
-        count = int((band == nodata).sum())
+    count = 0 if nodata is None else int((band == nodata).sum())
+    if count and (nodata != 0 or count == band.size):
         raise DataError(f"{where} holds {count} pixels of nodata ({nodata:g})")
     if band.dtype != np.uint16:
         raise DataError(f"{where}: expected uint16 digital numbers, got {band.dtype}")
-    return band
+    return band, nodata
 
 
 # --- GeoTIFF, by hand where it is plain: TIFF 6.0, section 2 ---
@@ -166,10 +178,12 @@ def _plain_tiff(data: bytes) -> tuple[np.ndarray, float | None] | None:
         (width,), (height,) = _numbers(data, fields, WIDTH), _numbers(data, fields, HEIGHT)
         offsets = _numbers(data, fields, STRIP_OFFSETS)
         lengths = _numbers(data, fields, STRIP_LENGTHS)
+        if sum(lengths) > len(data):  # the same bytes again and again
+            return None
         strips = [data[at : at + length] for at, length in zip(offsets, lengths, strict=True)]
         pixels = np.frombuffer(b"".join(strips), "<u2").reshape(height, width)
         return pixels, _nodata(data, fields)
-    except (struct.error, TypeError, ValueError):  # cut, or without the fields that strips have
+    except (struct.error, TypeError, ValueError, OverflowError):  # cut, or without its fields
         return None
 
 
@@ -200,7 +214,6 @@ def _nodata(data: bytes, fields: Fields) -> float | None:
 
 def _any_tiff(data: bytes, where: str, size: int) -> tuple[np.ndarray, float | None]:
     """Pixels and nodata of one band of whatever kind, as GDAL reads it."""
-    from rasterio.errors import RasterioError
     from rasterio.io import MemoryFile
 
     try:
@@ -208,12 +221,16 @@ def _any_tiff(data: bytes, where: str, size: int) -> tuple[np.ndarray, float | N
             MemoryFile(data, dirname="patch", filename=Path(where).name) as memory,
             memory.open() as file,
         ):
-            if file.count != 1:
+            if (file.count, file.height, file.width) != (1, size, size):
                 raise DataError(
                     f"{where}: expected 1 band of {size}×{size}, got {file.count} of"
                     f" {file.height}×{file.width}"
                 )
+            if np.prod(file.block_shapes[0]) > MAX_BYTES:
+                raise DataError(f"{where} cannot be read (blocks of {file.block_shapes[0]})")
             return file.read(1), file.nodata
-    except RasterioError as error:
+    except DataError:
+        raise
+    except Exception as error:  # GDAL and rasterio raise errors of many kinds
         reason = str(error).replace("/vsimem/patch/", "")
         raise DataError(f"{where} cannot be read ({reason}): extract the patch again") from error

@@ -1,40 +1,37 @@
 """The forms of BigEarthNet-S2 on disk: patch folders (v1), those in tile folders (v2), an archive.
 
-An archive (.tar, .tar.gz, .tar.zst …) is streamed from end to end and never extracted; only wanted
-bands are decoded.
+Found in an outer folder too, and beside Sentinel-1's patches and the reference maps, which are no
+part of it.
 """
 
-import contextlib
 import itertools
-import lzma
 import os
-import sys
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from src.data.bigearthnet.patch import LABELS
+from src.data.bigearthnet.archives import Archive
+from src.data.folders import holds, is_hidden
 from src.data.ingest import Task
 from src.errors import DataError
 
 LAYOUTS = ("flat", "tiles", "archive")
-# what reading a cut or damaged archive raises
-DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+SENTINEL_1 = ("S1A_", "S1B_", "S1C_")
+LOOKED_AT = 50  # folders in a folder, to tell what it holds: some may be empty or damaged
+DEPTH = 2  # outer folders
 
 
 def detect(root: str | Path, layout: str = "auto") -> "Folders | Archive":
     """Tell what lies at `root`.
 
     Args:
-        layout: "auto" looks; "flat" (v1 folders), "tiles" (v2 folders) or "archive" says it.
+        layout: "auto" looks, also into folders inside; "flat" (v1 folders), "tiles" (v2 folders) or
+            "archive" says it.
 
     Raises:
-        DataError: nothing is there, or it looks like none of them.
+        DataError: nothing is there, it looks like none of them, or there are two.
         ValueError: no such layout.
     """
     root = Path(root)
@@ -45,30 +42,66 @@ def detect(root: str | Path, layout: str = "auto") -> "Folders | Archive":
             f"BigEarthNet not found: no folder or archive {root}. SETUP.md says where to download"
             " it; without a download, run with PROFILE = 'demo'."
         )
+    if root.name == "data.mdb" or (root / "data.mdb").is_file():
+        raise DataError(
+            f"{root} is an LMDB, as rico-hdl writes, of tensors without their GeoTIFFs: give the"
+            " folder or the archive that it was made from"
+        )
     if layout == "archive" or (layout == "auto" and root.is_file()):
         return Archive(root)
     if not root.is_dir():
         raise DataError(f"{root} is a file, but layout={layout!r} means a folder")
-    return Folders(root, tiles=_has_tiles(root) if layout == "auto" else layout == "tiles")
+    return _find(root) if layout == "auto" else Folders(root, tiles=layout == "tiles")
 
 
-def _has_tiles(root: Path) -> bool:
-    """Whether the first folder in `root` that holds anything holds folders."""
-    for folder in _folders(root):
-        with os.scandir(folder) as entries:
-            first = next(entries, None)
-        if first is not None:
-            return first.is_dir()
+def _find(root: Path) -> "Folders":
+    """The folder of the patches, which is `root` or inside."""
+    level = [root]
+    for _ in range(DEPTH + 1):
+        found = [(folder, tiles) for folder in level for tiles in _forms(folder)]
+        if len(found) > 1:
+            forms = ", ".join(f"{f} ({'v2, tile' if t else 'v1, patch'} folders)" for f, t in found)
+            raise DataError(f"{root} holds BigEarthNet-S2 more than once: give one of {forms}")
+        if found:
+            return Folders(*found[0])
+        level = [Path(path) for f in level for path in itertools.islice(_folders(f), LOOKED_AT)]
+    packed = [name for name in sorted(os.listdir(root)) if name.endswith((".zip", ".gz", ".zst"))]
+    if packed:
+        raise DataError(f"{root} holds {packed[0]}: give that file itself")
     raise DataError(
         f"{root} holds no patches: expected <patch>/<patch>_B04.tif (v1) or"
-        " <tile>/<patch>/<patch>_B04.tif (v2). Extract the archive again, or give the archive"
-        " itself."
+        f" <tile>/<patch>/<patch>_B04.tif (v2), of Sentinel-2; {holds(root)}. Extract the archive"
+        " again, or give the archive itself."
     )
 
 
+def _forms(root: Path) -> Iterator[bool]:
+    """Whether `root` holds patch folders (False), tile folders (True), or both, or neither."""
+    some = list(itertools.islice(_folders(root), LOOKED_AT))
+    if any(map(_is_patch, some)):
+        yield False
+    inner = ((tile, patch) for tile in some for patch in itertools.islice(_folders(tile), 3))
+    if any(_tile(patch) == os.path.basename(tile) and _is_patch(patch) for tile, patch in inner):
+        yield True
+
+
+def _is_patch(folder: str) -> bool:
+    start = f"{os.path.basename(folder)}_B"
+    return any(name.startswith(start) and name.endswith(".tif") for name in os.listdir(folder))
+
+
+def _tile(patch: str) -> str:
+    """v2: the name of a patch's tile folder is its own without the last two fields."""
+    return os.path.basename(patch).rsplit("_", 2)[0]
+
+
 def _folders(root: str | Path) -> Iterator[str]:
+    """The folders in a folder that may be of Sentinel-2."""
     with os.scandir(root) as entries:
-        yield from (entry.path for entry in entries if entry.is_dir())
+        for entry in entries:
+            unwanted = is_hidden(entry.name) or entry.name.startswith(SENTINEL_1)
+            if entry.is_dir() and not unwanted:
+                yield entry.path
 
 
 @dataclass(frozen=True)
@@ -76,7 +109,8 @@ class Folders:
     """Patch folders, as extracted from the archive of a release."""
 
     root: Path
-    tiles: bool  # v2: `<tile>/<patch>/`, the tile being the patch name without its last two fields
+    tiles: bool  # v2: `<tile>/<patch>/`
+    stream = None  # see `Archive.stream`: of folders every file is good by itself
 
     def __str__(self) -> str:
         return f"{self.root} ({'patch folders in tile folders' if self.tiles else 'patch folders'})"
@@ -95,95 +129,5 @@ class Folders:
         """
         for name, row in rows.items():
             if todo[row]:
-                tile = [name.rsplit("_", 2)[0]] if self.tiles else []
+                tile = [_tile(name)] if self.tiles else []
                 yield row, str(Path(self.root, *tile, name)), None
-
-
-@dataclass(frozen=True)
-class Archive:
-    """The archive of a release as downloaded."""
-
-    root: Path
-
-    def __str__(self) -> str:
-        return f"{self.root} (archive, streamed without extracting)"
-
-    def names(self) -> list[str]:
-        """List every patch there is, sorted; takes a pass over the whole archive."""
-        return sorted({patch for _, patch, _, _ in self._files(lambda *_: False)})
-
-    def tasks(self, rows: dict[str, int], todo: np.ndarray, bands: Sequence[str]) -> Iterator[Task]:
-        """Yield the patches still to do as they come by, each with the bytes of its wanted files.
-
-        A patch that comes by twice is an error: nobody knows which copy is meant. Ends when all
-        were met. Arguments as those of `Folders.tasks`; `bands` are wanted, and the labels.
-        """
-        suffixes = {*(f"{band}.tif" for band in bands), LABELS}
-        members = self._files(lambda patch, suffix: patch in rows and suffix in suffixes)
-        seen: set[str] = set()
-        # the files of one patch follow one another
-        for (folder, patch), group in itertools.groupby(members, key=lambda member: member[:2]):
-            files = [(suffix, data) for _, _, suffix, data in group if data is not None]
-            if patch not in rows:
-                continue
-            row, where = rows[patch], f"{self.root.name}/{folder}"
-            if patch in seen or len(files) > len(dict(files)):
-                again = f"{where} is in {self.root.name} more than once: leave one copy"
-                yield row, where, DataError(again)
-            elif todo[row]:
-                yield row, where, dict(files)
-            seen.add(patch)
-            if len(seen) == len(rows):
-                return
-
-    def _files(
-        self, wanted: Callable[[str, str], bool]
-    ) -> Iterator[tuple[str, str, str, bytes | None]]:
-        """Folder, patch, suffix and (if wanted) bytes of every patch's files, in their order."""
-        at = "its beginning"
-        try:
-            with contextlib.ExitStack() as stack:
-                tar = _open_tar(self.root, stack)
-                while (member := tar.next()) is not None:
-                    tar.members.clear()  # or it would remember all 7.7 million of them
-                    folder, patch, suffix = _split(member.name)
-                    if patch and member.isfile():
-                        data = tar.extractfile(member).read() if wanted(patch, suffix) else None
-                        at = member.name
-                        yield folder, patch, suffix, data
-        except _damage() as error:
-            raise DataError(
-                f"{self.root} is damaged or cut off after {at} ({error}): check its checksum and"
-                " download it again"
-            ) from error
-
-
-def _split(path: str) -> tuple[str, str, str]:
-    """Folder, patch and suffix of a file: `…/<patch>`, `<patch>`, `B04.tif`.
-
-    Patch and suffix are empty if it is no patch's: its name does not begin with its folder's.
-    """
-    folder, _, file = path.rpartition("/")
-    patch = folder.rpartition("/")[2]
-    if not patch or not file.startswith(f"{patch}_"):
-        return folder, "", ""
-    return folder, patch, file[len(patch) + 1 :]
-
-
-def _damage() -> tuple[type[Exception], ...]:
-    zstandard = sys.modules.get("zstandard")  # imported where an archive needs it
-    return (*DAMAGE, *([zstandard.ZstdError] if zstandard else []))
-
-
-def _open_tar(path: Path, stack: contextlib.ExitStack) -> tarfile.TarFile:
-    file: BinaryIO = stack.enter_context(path.open("rb"))
-    magic = file.read(4)
-    file.seek(0)
-    if magic == b"\x28\xb5\x2f\xfd":  # Python reads zstd by itself from 3.14 on
-        import zstandard
-
-        file = stack.enter_context(
-            zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        )
-        return stack.enter_context(tarfile.open(fileobj=file, mode="r|"))
-    return stack.enter_context(tarfile.open(fileobj=file, mode="r|*"))

@@ -4,6 +4,7 @@ What `src.data.demo.paint` paints is written in the real sets' formats, as BigEa
 EuroSAT JPEGs and GeoTIFFs and UC Merced TIFFs, so that the demo takes the road real data takes.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from src.data.images import ALLBANDS, FILE_BANDS
 from src.data.locks import WAIT, locked
 
 GENERATOR_VERSION = 5
-UTM = 32633  # EPSG code of UTM zone 33 north
+EPSG = 32633  # of UTM zone 33 north
 
 
 def make_demo(
@@ -58,16 +59,17 @@ def make_demo(
         "eurosat_per_class": eurosat_per_class,
         "ucmerced_per_class": ucmerced_per_class,
     }
-    if _is_made(root, arguments):
-        return root
     folder = root.with_name(f"{root.name}.partial")
-    # of two that want it first, one makes it, and the other waits and finds it
-    with locked(folder / "lock", "making the demo data", WAIT):
-        try:
+    while not _is_made(root, arguments):
+        with contextlib.ExitStack() as stack:
+            # of two that want it first, one makes it, and the other waits and finds it
+            try:
+                stack.enter_context(locked(folder / "lock", "making the demo data", WAIT))
+            except FileNotFoundError:  # the lock went with the folder of who had it
+                continue
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
             if not _is_made(root, arguments):
                 _replace(root, folder / "made", arguments, progress)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     return root
 
 
@@ -143,7 +145,7 @@ def _write_list(file: Path, names: list[str]) -> None:
 
 
 def _write_patch(folder: Path, rng: RNG, number: int) -> None:
-    from rasterio import CRS, Affine
+    from rasterio import CRS, Affine  # here: training on a store does without
 
     (paint, label), (paint_other, other_label) = _two_classes(rng)
     scene, labels = paint(rng, 120), [label]
@@ -161,7 +163,7 @@ def _write_patch(folder: Path, rng: RNG, number: int) -> None:
     metadata = {
         "labels": sorted(labels),
         "coordinates": {"ulx": left, "uly": top, "lrx": left + 1200, "lry": top - 1200},
-        "projection": CRS.from_epsg(UTM).to_wkt(),
+        "projection": CRS.from_epsg(EPSG).to_wkt(),
         "tile_source": "made by src/data/demo.py",
         "acquisition_date": "2017-06-13 10:10:31",
     }
@@ -226,7 +228,7 @@ def _write_geotiff(file: Path, bands: np.ndarray, **options: Any) -> None:
         "count": count,
         "height": height,
         "width": width,
-        "crs": rasterio.CRS.from_epsg(UTM),
+        "crs": rasterio.CRS.from_epsg(EPSG),
         "transform": rasterio.Affine(10, 0, 300_000, 0, -10, 5_300_000),
     }
     with rasterio.open(file, "w", **{**profile, **options}) as image:
