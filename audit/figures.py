@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from audit.plan import PUBLISHED_HEAD
 from audit.tables import ACCURACIES
 from audit.verdicts import AGAINST, FAILS, HOLDS, OPEN, TOWARDS
-from src.figures.canvas import WIDTH, axes_grid
+from src.figures.canvas import WIDTH, axes_grid, legend_below
 from src.figures.detection import SCORE_NAMES
 from src.figures.palette import INK, PALE, arm_colors, line_colors
 from src.results import ENCODER_NAMES
@@ -52,7 +52,7 @@ def _intervals(axis: Axes, claims: pd.DataFrame, factor: float, xlabel: str) -> 
     row, ticks, names = 0, [], []
     beside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8.5}
     for group, of_group in claims.groupby("group", sort=False):
-        axis.annotate(group, (0, row), weight="bold", ha="left", **beside)
+        axis.annotate(group, (0.01, row), weight="bold", ha="left", **beside)
         row -= 1
         for claim in of_group.itertuples():
             marker, filled = MARKS[claim.verdict]
@@ -62,7 +62,7 @@ def _intervals(axis: Axes, claims: pd.DataFrame, factor: float, xlabel: str) -> 
             axis.plot(factor * claim.mean, row, marker, color=color, mfc=fill, ms=7)
             axis.annotate(claim.verdict, (1.02, row), color=color, annotation_clip=False, **beside)
             ticks.append(row)
-            names.append(f"{claim.claim}  ({claim.letter})")
+            names.append(f"{claim.claim}\N{NO-BREAK SPACE}({claim.letter})")
             row -= 1
     axis.axvline(0, color="0.4", ls=":", lw=1, zorder=0)
     axis.set_yticks(ticks, ["\n".join(wrap(name, 46)) for name in names], fontsize=8)
@@ -125,24 +125,29 @@ def grey_levels(histograms: dict[str, Any]) -> Figure:
     return figure
 
 
-def arms(table: pd.DataFrame, names: list[str], metrics: dict[str, str]) -> Figure:
+def arms(
+    table: pd.DataFrame, names: list[str], metrics: dict[str, str], *, title: str = ""
+) -> Figure:
     """Some arms ("letter/arm") side by side, one panel a metric; lines join the runs of one seed.
 
-    metrics: column → title.
+    metrics: column → title. title: what the arms are tried for.
     """
-    title = "Small dots: runs, joined where the seed is the same. Bars: means over seeds"
-    figure, axes = axes_grid(1, len(metrics), 5.0, 1.6 + 0.3 * len(names), title, sharey=True)
+    key = "dots: runs, joined where the seed is the same; bars: means over seeds"
+    title = f"{title}\n{key}" if title else key
     rows = {name: len(names) - number for number, name in enumerate(names)}
     runs = table.assign(row=(table["letter"] + "/" + table["arm"]).map(rows)).dropna(subset=["row"])
+    if runs[[*metrics]].isna().all(axis=None):
+        return _not_run()
+    figure, axes = axes_grid(1, len(metrics), 5.0, 1.6 + 0.3 * len(names), title, sharey=True)
     thin = {"color": PALE, "ms": 4, "lw": 0.7, "alpha": 0.7}
-    for axis, (metric, title) in zip(axes[0], metrics.items(), strict=True):
+    for axis, (metric, xlabel) in zip(axes[0], metrics.items(), strict=True):
         measured = runs.dropna(subset=[metric]).sort_values("row")
         values = measured.assign(value=_factor(metric) * measured[metric])
         for _, of_seed in values.groupby(["encoder", "seed"]):
             axis.plot(of_seed["value"], of_seed["row"], "o-", **thin)
         mean = values.groupby("row")["value"].mean()
         axis.plot(mean, mean.index, "|", color=INK, ms=16, mew=2)
-        axis.set(xlabel=title)
+        axis.set(xlabel=xlabel)
     labels = [name.split("/")[1] for name in names]
     axes[0, 0].set_yticks(list(rows.values()), labels, fontsize=8)
     return figure
@@ -189,8 +194,8 @@ def detectors(table: pd.DataFrame) -> Figure:
     title = "Which score tells UC Merced from EuroSAT, pretrained or not?"
     figure, axes = axes_grid(1, 1, 8.0, 1.5 + 0.3 * len(columns), title)
     axis = axes[0, 0]
-    colors = arm_colors(runs["arm"].unique())
-    for number, (arm, of_arm) in enumerate(runs.groupby("arm", sort=False)):
+    colors = arm_colors(sorted(runs["arm"].unique()))
+    for number, (arm, of_arm) in enumerate(runs.groupby("arm")):
         color, heights = colors[arm], rows + 0.2 * (1 - number)
         areas = of_arm[columns]
         spread = np.broadcast_to(heights, areas.shape)
@@ -200,7 +205,7 @@ def detectors(table: pd.DataFrame) -> Figure:
     names = [SCORE_NAMES[column.removeprefix("auroc_")] for column in columns]
     axis.set_yticks(rows, names, fontsize=8)
     axis.set(xlabel="AUROC", xlim=(0, 1))
-    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    legend_below(figure, *axis.get_legend_handles_labels())
     return figure
 
 

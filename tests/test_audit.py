@@ -457,8 +457,8 @@ def test_every_verdict_stands_beside_its_row_with_a_mark_of_its_own():
         row: text.get_text()
         for row, text in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)
     }
-    assert claims == {row: f"if {word}  (b)" for row, word in beside.items()}
-    headings = [text.get_text() for text in axis.texts if text.xy[0] == 0]
+    assert claims == {row: f"if {word}\N{NO-BREAK SPACE}(b)" for row, word in beside.items()}
+    headings = [text.get_text() for text in axis.texts if text.xy[0] < 1]
     assert headings == [verdicts.NAMED, verdicts.FINDINGS]
     assert figures_audit.forest(told.assign(mean=np.nan)).axes[0].texts[0].get_text() == "not run"
 

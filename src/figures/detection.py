@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from src.figures.canvas import axes_grid, write_in_cells
+from src.figures.canvas import axes_grid, legend_below, write_in_cells
 from src.figures.palette import IN_COLOR, INK, OUT_COLOR, PALE, line_colors
 from src.ood import DETECTORS
 
@@ -52,7 +52,7 @@ def score_histograms(
     counts = len(id_scores), len(ood_scores)
     sides = ("in", "out of distribution")
     labels = [f"{side}: {n}, n = {c:,}" for side, n, c in zip(sides, names, counts, strict=True)]
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+    legend_below(figure, handles, labels)
     return figure
 
 
@@ -225,5 +225,5 @@ def msp_both_ways(table: pd.DataFrame) -> Figure:
     names = table["source"] + ": " + table["encoder"] + ", " + table["configuration"]
     axis.set_yticks(rows, names, fontsize=8)
     axis.set(xlabel="AUROC", xlim=(0, 1))
-    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    legend_below(figure, *axis.get_legend_handles_labels())
     return figure

@@ -92,7 +92,7 @@ def separation_captions(measured: dict[str, dict[str, float]]) -> dict[str, str]
         panel: (
             f"kNN {values['knn_accuracy']:.1%}, silhouette {values['silhouette']:.3f},\n"
             f"Davies–Bouldin {values['davies_bouldin']:.2f}"
-        )
+        ).replace("-", "−")
         for panel, values in measured.items()
     }
 
