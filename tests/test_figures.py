@@ -4,6 +4,7 @@ import html
 import io
 import itertools
 import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -247,6 +248,7 @@ def test_ground_without_points_belongs_to_no_class():
 def test_thumbnails_lie_on_their_points_and_not_on_each_other(projected):
     images = np.zeros((300, 8, 8, 3), np.uint8) + np.arange(300)[:, None, None, None] % 250
     images = images.astype(np.uint8)
+    images = [*images[:280], *images[280:].repeat(2, 1)]  # of two sizes, as two sets are
     figure = figures.umap_panels(projected, EUROSAT, thumbnails=images)
     figure.savefig(io.BytesIO())
     for axis in figure.axes:
@@ -397,6 +399,13 @@ def test_more_points_than_a_page_holds_get_smaller_thumbnails(tmp_path):
     points = points.assign(x=points["row"] % 50, y=points["row"] // 50)
     page = figures.explore(points, images, ["only"], tmp_path / "page.html")
     assert page.stat().st_size <= 5_000_000
+
+
+def test_without_bokeh_the_extra_is_named(projected, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bokeh.embed", None)
+    tuned = projected[projected["panel"] == "fine-tuned"]
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'ood-satellite\[explore\]'"):
+        figures.explore(tuned, np.zeros((300, 4, 4, 3), np.uint8), EUROSAT, tmp_path / "a.html")
 
 
 def test_what_does_not_fit_together_is_one_error(projected, tmp_path):

@@ -66,7 +66,7 @@ def nearest(
 
 def explore(
     points: pd.DataFrame,
-    images: np.ndarray,
+    images: Sequence[np.ndarray],
     classes: Sequence[str],
     path: str | Path,
     *,
@@ -79,8 +79,8 @@ def explore(
 
     Args:
         points: one panel's, from `project`.
-        images: (N, H, W, C) of the projected set, `row` of the points numbers them; the thumbnails
-            are as large as the size of the page allows (3,000 points: about 40 pixels).
+        images: N of (H, W, C), of any sizes: the projected set, whose `row` the points name. The
+            thumbnails are as large as the size of the page allows (3,000 points: 24 to 48 pixels).
         path: of the HTML file.
         scores: N rows; each column is a way to colour the points. A column "predicted" holds class
             numbers: right and wrong is a way to colour them, too.
@@ -117,7 +117,10 @@ def explore(
 
 
 def _check(
-    points: pd.DataFrame, images: np.ndarray, scores: pd.DataFrame | None, nearest: Nearest | None
+    points: pd.DataFrame,
+    images: Sequence[np.ndarray],
+    scores: pd.DataFrame | None,
+    nearest: Nearest | None,
 ) -> None:
     panels = list(points["panel"].unique())
     if len(panels) != 1 or "row" not in points:
@@ -137,13 +140,13 @@ def _check(
 # --- what is shown ---
 
 
-def _estimate(images: np.ndarray, rows: np.ndarray, size: int) -> int:
+def _estimate(images: Sequence[np.ndarray], rows: np.ndarray, size: int) -> int:
     """Bytes of the thumbnails, from a few of them."""
     few = _thumbnails(images, evenly_spread(rows, 50), size) if len(rows) else []
     return int(np.mean([len(url) for url in few] or [0]) * len(rows))
 
 
-def _thumbnails(images: np.ndarray, rows: np.ndarray, size: int) -> list[str]:
+def _thumbnails(images: Sequence[np.ndarray], rows: np.ndarray, size: int) -> list[str]:
     """Each image as a data URL."""
     urls = []
     for row in rows:

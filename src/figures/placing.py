@@ -1,5 +1,7 @@
 """Where labels and thumbnails go on a panel of points, so that none covers another."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -63,13 +65,13 @@ def _free_place(
 
 
 def draw_thumbnails(
-    axis: Axes, points: pd.DataFrame, images: np.ndarray, colors: list[str]
+    axis: Axes, points: pd.DataFrame, images: Sequence[np.ndarray], colors: list[str]
 ) -> None:
     """Images at some of the points, none over another: as many as a coarse grid has cells.
 
     Args:
         points: with columns x, y, label (−1: the last colour) and row.
-        images: (N, H, W, C); `row` numbers them.
+        images: N of (H, W, C), of any sizes; `row` numbers them.
         colors: of the frames, by label.
 
     Raises:
@@ -93,7 +95,7 @@ def draw_thumbnails(
             continue
         taken = np.vstack([taken, unit[chosen]])
         point = points.iloc[chosen]
-        picture = as_rgb(images[[point["row"]]])[0]
+        picture = as_rgb(images[point["row"]])
         zoom = side / max(picture.shape[:2])
         frame = {"ec": colors[point["label"]], "lw": 1.5}
         box = AnnotationBbox(

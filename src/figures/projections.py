@@ -3,7 +3,7 @@
 Projections are for looking: nothing is measured on two-dimensional coordinates.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,7 @@ def umap_panels(
     captions: dict[str, str] | None = None,
     title: str = "",
     *,
-    thumbnails: np.ndarray | None = None,
+    thumbnails: Sequence[np.ndarray] | None = None,
     ood_name: str = OOD_NAME,
 ) -> Figure:
     """The panels of one projection side by side, each drawn to the limits of its own points.
@@ -67,8 +67,8 @@ def umap_panels(
     Args:
         coordinates: from `project`.
         captions: numbers measured on the features, to go under the panels.
-        thumbnails: (N, H, W, C) images whose `row` the coordinates name: some of them are drawn
-            at their points, framed in the colour of their class.
+        thumbnails: N images (H, W, C), of any sizes, whose `row` the coordinates name: some of them
+            are drawn at their points, framed in the colour of their class.
         ood_name: of the points that have no class.
 
     Raises:
