@@ -88,7 +88,8 @@ def draw_thumbnails(
     low, high = np.array([axis.get_xlim(), axis.get_ylim()]).T
     unit = ACROSS * (xy - low) / (high - low)
     cells = pd.Series(np.abs(unit % 1 - 0.5).max(1)).groupby([*unit.astype(int).T])
-    side = axis.get_window_extent().width / ACROSS * 72 / axis.figure.dpi * 0.8  # points
+    panel = axis.get_window_extent()
+    side = 0.8 * min(panel.width, panel.height) / ACROSS * 72 / axis.figure.dpi  # points
     taken = np.empty((0, 2))
     for chosen in cells.idxmin():
         if (np.abs(taken - unit[chosen]) < 0.9).all(1).any():
