@@ -4,6 +4,7 @@ Small dots are single seeds, lines and large dots their means. Tables are of one
 `forest` and `over_labels`.
 """
 
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -14,49 +15,60 @@ from matplotlib.figure import Figure
 from audit.plan import PUBLISHED_HEAD
 from audit.tables import ACCURACIES
 from audit.verdicts import AGAINST, FAILS, HOLDS, OPEN, TOWARDS
-from src.figures.canvas import axes_grid
+from src.figures.canvas import WIDTH, axes_grid, legend_below
 from src.figures.detection import SCORE_NAMES
+from src.figures.palette import INK, PALE, arm_colors, line_colors
 from src.results import ENCODER_NAMES
 
-# of the exploratory claims paler
-VERDICT_COLORS = {
-    HOLDS: "C2",
-    FAILS: "C3",
-    TOWARDS: "yellowgreen",
-    AGAINST: "lightsalmon",
-    OPEN: "0.5",
-}
+# shape and filling of the mark of a verdict, which stands in words beside it
+MARKS = {HOLDS: ("o", True), FAILS: ("X", True), TOWARDS: ("^", True), AGAINST: ("v", True)}
+MARKS[OPEN] = ("o", False)
 
 
 # --- the verdict ---
 
 
 def forest(verdicts: pd.DataFrame) -> Figure:
-    """Every claim's difference and 95 % interval, from `verdict_table`: accuracies left, AUROCs
-    right.
+    """Every claim's difference and 95 % interval, from `verdict_table`, in its groups: accuracies
+    above, AUROCs below; the verdict stands beside the row.
     """
     drawn = verdicts.dropna(subset=["mean"])
-    accuracies, aurocs = drawn[drawn["points"]], drawn[~drawn["points"]]
-    height = 1.4 + 0.24 * max(1, len(accuracies), len(aurocs))
-    figure, axes = axes_grid(1, 2, 6.6, height)
-    left, right = axes[0]
-    _intervals(left, accuracies, 100, "difference, percentage points")
-    _intervals(right, aurocs, 1, "difference of AUROC")
-    for name, color in VERDICT_COLORS.items():
-        left.plot([], [], "o-", color=color, label=name)
-    figure.legend(loc="outside upper center", ncols=5, fontsize=8, frameon=False)
+    panels = {
+        "difference of accuracy, percentage points": (drawn[drawn["points"]], 100),
+        "difference of AUROC": (drawn[~drawn["points"]], 1),
+    }
+    panels = {xlabel: panel for xlabel, panel in panels.items() if len(panel[0])}
+    if not panels:
+        return _not_run()
+    lines = [len(claims) + claims["group"].nunique() for claims, _ in panels.values()]
+    figure, axes = axes_grid(len(panels), 1, WIDTH, 1.0, height_ratios=[n + 1.5 for n in lines])
+    figure.set_size_inches(WIDTH, 0.27 * sum(lines) + 0.75 * len(panels))
+    for axis, (xlabel, (claims, factor)) in zip(axes[:, 0], panels.items(), strict=True):
+        _intervals(axis, claims, factor, xlabel)
     return figure
 
 
 def _intervals(axis: Axes, claims: pd.DataFrame, factor: float, xlabel: str) -> None:
-    rows = np.arange(len(claims))[::-1]
-    for row, claim in zip(rows, claims.itertuples(), strict=True):
-        color = VERDICT_COLORS[claim.verdict]
-        axis.plot([factor * claim.low, factor * claim.high], [row, row], color=color, lw=2)
-        axis.plot(factor * claim.mean, row, "o", color=color, ms=5)
-    axis.axvline(0, color="0.4", ls=":", lw=1)
-    axis.set_yticks(rows, claims["letter"] + ": " + claims["claim"], fontsize=8)
-    axis.set(xlabel=xlabel, ylim=(-0.7, len(claims) - 0.3))
+    row, ticks, names = 0, [], []
+    beside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8.5}
+    for group, of_group in claims.groupby("group", sort=False):
+        axis.annotate(group, (0.01, row), weight="bold", ha="left", **beside)
+        row -= 1
+        for claim in of_group.itertuples():
+            marker, filled = MARKS[claim.verdict]
+            color = INK if filled else PALE
+            axis.plot([factor * claim.low, factor * claim.high], [row, row], color=color, lw=2)
+            fill = color if filled else "w"
+            axis.plot(factor * claim.mean, row, marker, color=color, mfc=fill, ms=7)
+            axis.annotate(claim.verdict, (1.02, row), color=color, annotation_clip=False, **beside)
+            ticks.append(row)
+            names.append(f"{claim.claim}\N{NO-BREAK SPACE}({claim.letter})")
+            row -= 1
+    axis.axvline(0, color="0.4", ls=":", lw=1, zorder=0)
+    axis.set_yticks(ticks, ["\n".join(wrap(name, 46)) for name in names], fontsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.set_ylim(row + 0.4, 0.6)
+    axis.set_xlabel(f"{xlabel}, with its 95 % interval", fontsize=9)
 
 
 # --- one letter each ---
@@ -74,10 +86,11 @@ def temperatures(table: pd.DataFrame) -> Figure:
     heads = runs["arm"].str.endswith(PUBLISHED_HEAD).map({True: PUBLISHED_HEAD, False: ""})
     runs["kind"] += heads
     floor = runs.groupby("temperature")["floor"].mean()
-    figure, axes = axes_grid(1, 3, 4.2, 3.4)
+    title = "Cosine or plain dot products: loss, own temperature, linear probe over τ"
+    figure, axes = axes_grid(1, 3, 4.2, 3.4, title)
     loss, equivalent, probe = axes[0]
-    for number, (kind, of_kind) in enumerate(runs.groupby("kind")):
-        color = f"C{number}"
+    colors = line_colors(runs["kind"].nunique())
+    for color, (kind, of_kind) in zip(colors, runs.groupby("kind"), strict=True):
         _seeds(loss, of_kind, "temperature", "loss", color, kind)
         if kind.startswith("dot"):
             _seeds(equivalent, of_kind, "temperature", "own_temperature", color)
@@ -89,7 +102,7 @@ def temperatures(table: pd.DataFrame) -> Figure:
     probe.set(ylabel="linear probe, %")
     for axis in axes[0]:
         axis.set(xlabel="temperature τ", xscale="log")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=7.5)
     return figure
 
 
@@ -97,12 +110,14 @@ def grey_levels(histograms: dict[str, Any]) -> Figure:
     """Share of the pixels at each grey level, every data set and rendering, from the record of c's
     histograms.
     """
-    figure, axes = axes_grid(1, 1, 6.4, 3.2)
+    title = "How bright the pixels are: each data set, as published and in EuroSAT's tones"
+    figure, axes = axes_grid(1, 1, 8.0, 3.6, title)
     axis = axes[0, 0]
+    colors = line_colors(-(-len(histograms) // 2))
     for number, (name, histogram) in enumerate(histograms.items()):
         share = 100 * np.array(histogram["share"])
         levels = (np.arange(len(share)) + 0.5) * 256 / len(share)
-        dashes, color = "--" if "published" in name else "-", f"C{number // 2}"
+        dashes, color = "--" if "published" in name else "-", colors[number // 2]
         label = f"{name}: {histogram['images']} images, mean {np.mean(histogram['mean']):.0f}"
         axis.plot(levels, share, dashes, color=color, label=label)
     axis.set(xlabel="grey level", ylabel="share of pixels, %", xlim=(0, 256))
@@ -110,23 +125,29 @@ def grey_levels(histograms: dict[str, Any]) -> Figure:
     return figure
 
 
-def arms(table: pd.DataFrame, names: list[str], metrics: dict[str, str]) -> Figure:
+def arms(
+    table: pd.DataFrame, names: list[str], metrics: dict[str, str], *, title: str = ""
+) -> Figure:
     """Some arms ("letter/arm") side by side, one panel a metric; lines join the runs of one seed.
 
-    metrics: column → title.
+    metrics: column → title. title: what the arms are tried for.
     """
-    figure, axes = axes_grid(1, len(metrics), 5.0, 1.3 + 0.3 * len(names), sharey=True)
+    key = "dots: runs, joined where the seed is the same; bars: means over seeds"
+    title = f"{title}\n{key}" if title else key
     rows = {name: len(names) - number for number, name in enumerate(names)}
     runs = table.assign(row=(table["letter"] + "/" + table["arm"]).map(rows)).dropna(subset=["row"])
-    thin = {"color": "C0", "ms": 4, "lw": 0.7, "alpha": 0.5}
-    for axis, (metric, title) in zip(axes[0], metrics.items(), strict=True):
+    if runs[[*metrics]].isna().all(axis=None):
+        return _not_run()
+    figure, axes = axes_grid(1, len(metrics), 5.0, 1.6 + 0.3 * len(names), title, sharey=True)
+    thin = {"color": PALE, "ms": 4, "lw": 0.7, "alpha": 0.7}
+    for axis, (metric, xlabel) in zip(axes[0], metrics.items(), strict=True):
         measured = runs.dropna(subset=[metric]).sort_values("row")
         values = measured.assign(value=_factor(metric) * measured[metric])
         for _, of_seed in values.groupby(["encoder", "seed"]):
             axis.plot(of_seed["value"], of_seed["row"], "o-", **thin)
         mean = values.groupby("row")["value"].mean()
-        axis.plot(mean, mean.index, "|", color="k", ms=16)
-        axis.set(xlabel=title)
+        axis.plot(mean, mean.index, "|", color=INK, ms=16, mew=2)
+        axis.set(xlabel=xlabel)
     labels = [name.split("/")[1] for name in names]
     axes[0, 0].set_yticks(list(rows.values()), labels, fontsize=8)
     return figure
@@ -170,10 +191,12 @@ def detectors(table: pd.DataFrame) -> Figure:
     scored = [f"auroc_{score}" for score in SCORE_NAMES]  # and not those of stage 6 by set
     columns = [column for column in scored if column in runs]
     rows = np.arange(len(columns))[::-1]
-    figure, axes = axes_grid(1, 1, 6.4, 1.2 + 0.3 * len(columns))
+    title = "Which score tells UC Merced from EuroSAT, pretrained or not?"
+    figure, axes = axes_grid(1, 1, 8.0, 1.5 + 0.3 * len(columns), title)
     axis = axes[0, 0]
-    for number, (arm, of_arm) in enumerate(runs.groupby("arm", sort=False)):
-        color, heights = f"C{number}", rows + 0.2 * (1 - number)
+    colors = arm_colors(sorted(runs["arm"].unique()))
+    for number, (arm, of_arm) in enumerate(runs.groupby("arm")):
+        color, heights = colors[arm], rows + 0.2 * (1 - number)
         areas = of_arm[columns]
         spread = np.broadcast_to(heights, areas.shape)
         axis.scatter(areas, spread, s=9, color=color, alpha=0.6, lw=0)
@@ -182,7 +205,7 @@ def detectors(table: pd.DataFrame) -> Figure:
     names = [SCORE_NAMES[column.removeprefix("auroc_")] for column in columns]
     axis.set_yticks(rows, names, fontsize=8)
     axis.set(xlabel="AUROC", xlim=(0, 1))
-    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    legend_below(figure, *axis.get_legend_handles_labels())
     return figure
 
 
@@ -213,12 +236,14 @@ def _accuracy_curves(runs: pd.DataFrame, x: str, names: dict[str, str], xlabel: 
     encoders = [name for name in ENCODER_NAMES if (runs["encoder"] == name).any()]
     if not encoders:
         return _not_run()
-    figure, axes = axes_grid(1, len(encoders), 5.6, 3.8, sharey=True)
+    title = f"Test accuracy over the {xlabel}"
+    figure, axes = axes_grid(1, len(encoders), 6.4, 3.8, title, sharey=True)
+    colors = arm_colors(names.values())
     for axis, encoder in zip(axes[0], encoders, strict=True):
         of_encoder = runs[runs["encoder"] == encoder]
-        for number, (kind, name) in enumerate(names.items()):
+        for kind, name in names.items():
             of_kind = of_encoder[of_encoder["kind"] == kind]
-            _seeds(axis, of_kind, x, "test_accuracy", f"C{number}", name)
+            _seeds(axis, of_kind, x, "test_accuracy", colors[name], name)
         axis.set(xlabel=xlabel, xscale="log", title=ENCODER_NAMES[encoder])
     axes[0, 0].set_ylabel("test accuracy, %")
     axes[0, 0].legend(fontsize=8)

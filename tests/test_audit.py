@@ -438,17 +438,28 @@ def test_encoders_are_told_and_drawn_apart():
         assert drawn == pytest.approx({labels: 50 + lead + 0.1 for labels in (10, 100, 200)})
 
 
-def test_every_verdict_is_drawn_in_a_colour_of_its_own():
+def test_every_verdict_stands_beside_its_row_with_a_mark_of_its_own():
     words = [
         *(verdicts.HOLDS, verdicts.FAILS, verdicts.TOWARDS, verdicts.AGAINST),
         *(verdicts.OPEN, verdicts.MISSING),
     ]
-    numbers = {"letter": "b", "claim": "", "mean": 0.1, "low": 0.0, "high": 0.2, "points": True}
-    told = pd.DataFrame([numbers | {"verdict": word} for word in words])
+    numbers = {"letter": "b", "mean": 0.1, "low": 0.0, "high": 0.2, "points": True}
+    told = pd.DataFrame([numbers | {"verdict": word, "claim": f"if {word}"} for word in words])
+    told["group"] = [verdicts.NAMED] * 2 + [verdicts.FINDINGS] * 4
     told.loc[told["verdict"] == verdicts.MISSING, "mean"] = np.nan  # which is not drawn
-    left, _ = figures_audit.forest(told).axes
-    intervals = [line for line in left.lines if line.get_linewidth() == 2]
-    assert len({line.get_color() for line in intervals}) == len(intervals) == 5
+    (axis,) = figures_audit.forest(told).axes  # no AUROC: no panel of them
+    marks = {line for line in axis.lines if line.get_marker() != "None"}
+    shapes = {(line.get_marker(), line.get_markerfacecolor() == "w") for line in marks}
+    assert len(shapes) == len(marks) == 5
+    beside = {text.xy[1]: text.get_text() for text in axis.texts if text.xy[0] > 1}
+    claims = {
+        row: text.get_text()
+        for row, text in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)
+    }
+    assert claims == {row: f"if {word}\N{NO-BREAK SPACE}(b)" for row, word in beside.items()}
+    headings = [text.get_text() for text in axis.texts if text.xy[0] < 1]
+    assert headings == [verdicts.NAMED, verdicts.FINDINGS]
+    assert figures_audit.forest(told.assign(mean=np.nan)).axes[0].texts[0].get_text() == "not run"
 
 
 def test_both_heads_and_no_sets_of_other_letters_are_drawn():

@@ -15,6 +15,8 @@ from src.figures.detection import (
     score_heatmap,
     score_histograms,
 )
+from src.figures.exploring import explore, nearest
+from src.figures.palette import arm_colors, class_colormap, class_colors
 from src.figures.projections import (
     class_boundaries,
     class_centroids,
@@ -27,12 +29,17 @@ from src.figures.training import confusion, finetuning_curves, pretraining_curve
 
 __all__ = [
     "SCORE_NAMES",
+    "arm_colors",
     "class_boundaries",
     "class_centroids",
+    "class_colormap",
+    "class_colors",
     "confusion",
+    "explore",
     "extremes",
     "finetuning_curves",
     "msp_both_ways",
+    "nearest",
     "pretraining_curves",
     "project",
     "redraw",

@@ -4,57 +4,95 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from sklearn.metrics import roc_auc_score, roc_curve
 
-from src.figures.canvas import axes_grid, write_in_cells
+from src.figures.canvas import axes_grid, legend_below, write_in_cells
+from src.figures.palette import IN_COLOR, INK, OUT_COLOR, PALE, line_colors
 from src.ood import DETECTORS
 
 SCORE_NAMES = {name: detector.title for name, detector in DETECTORS.items()}
+NAMES = ("EuroSAT", "UC Merced")  # in and out of distribution, where the caller names no others
 
 
-def score_histograms(id_scores: pd.DataFrame, ood_scores: pd.DataFrame, title: str = "") -> Figure:
-    """Distribution of each score in and out of distribution; apart is good, OOD to the right."""
+def score_histograms(
+    id_scores: pd.DataFrame,
+    ood_scores: pd.DataFrame,
+    title: str = "",
+    *,
+    names: tuple[str, str] = NAMES,
+) -> Figure:
+    """Distribution of each score in and out of distribution; apart is good, OOD to the right.
+
+    Args:
+        id_scores, ood_scores: one row an image, one column a score.
+        names: of the two sets.
+    """
     count = id_scores.shape[1]
-    columns = min(5, count)
-    figure, axes = axes_grid(-(-count // columns), columns, 2.7, 2.7, title)
+    columns = min(4, count)
+    figure, axes = axes_grid(-(-count // columns), columns, 2.7, 1.9, title)
     for axis in axes.flat[count:]:
         axis.axis("off")
-    sides = {"in (EuroSAT)": (id_scores, "C0"), "out (UC Merced)": (ood_scores, "C3")}
     for axis, name in zip(axes.flat, id_scores, strict=False):
-        pooled = np.concatenate([id_scores[name], ood_scores[name]])
+        values, is_ood = _pooled(id_scores[name], ood_scores[name])
         # numpy's edges have a width even where a score is constant
-        bins = np.histogram_bin_edges(pooled.clip(max=np.quantile(pooled, 0.995)), 39)
-        for label, (scores, color) in sides.items():
-            shown = scores[name].clip(upper=bins[-1])
-            axis.hist(shown, bins, density=True, alpha=0.55, color=color, label=label)
-        axis.set(title=SCORE_NAMES.get(name, name), yticks=[], xlabel="score")
-        axis.title.set_fontsize(9)
-    axes[0, 0].legend(fontsize=7)
+        bins = np.histogram_bin_edges(values.clip(max=np.quantile(values, 0.995)), 39)
+        shown = values.clip(max=bins[-1])
+        axis.hist(shown[~is_ood], bins, density=True, color=IN_COLOR)
+        outline = {"histtype": "step", "color": OUT_COLOR, "lw": 1.2}
+        axis.hist(shown[is_ood], bins, density=True, **outline)
+        area = roc_auc_score(is_ood, values)
+        axis.set_title(f"{SCORE_NAMES.get(name, name)}\nAUROC {area:.3f}", fontsize=8.5)
+        axis.tick_params(labelsize=7)
+        axis.locator_params(nbins=4)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("density", fontsize=8)
+    handles = [Patch(color=IN_COLOR), Line2D([], [], color=OUT_COLOR, lw=1.2)]
+    counts = len(id_scores), len(ood_scores)
+    sides = ("in", "out of distribution")
+    labels = [f"{side}: {n}, n = {c:,}" for side, n, c in zip(sides, names, counts, strict=True)]
+    legend_below(figure, handles, labels)
     return figure
 
 
+def _pooled(id_scores: pd.Series, ood_scores: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """All scores, and which are out of distribution."""
+    is_ood = np.repeat([False, True], [len(id_scores), len(ood_scores)])
+    return np.concatenate([id_scores, ood_scores]), is_ood
+
+
 def roc(
-    id_scores: pd.DataFrame, ood_scores: pd.DataFrame, table: pd.DataFrame, title: str = ""
+    id_scores: pd.DataFrame,
+    ood_scores: pd.DataFrame,
+    table: pd.DataFrame,
+    title: str = "",
+    *,
+    names: tuple[str, str] = NAMES,
 ) -> Figure:
-    """ROC curve of every score.
+    """ROC curve of every score, the best first in the legend.
 
     Args:
         id_scores, ood_scores: one row an image, one column a score.
         table: the AUROC of each score (rows) with its interval (columns value, low, high).
+        names: of the two sets.
     """
-    figure, axes = axes_grid(1, 1, 8.2, 4.4, title)
+    figure, axes = axes_grid(1, 1, 9.2, 4.6, title)
     axis = axes[0, 0]
-    is_ood = np.repeat([0, 1], [len(id_scores), len(ood_scores)])
-    for name in id_scores:
-        fpr, tpr, _ = roc_curve(is_ood, np.concatenate([id_scores[name], ood_scores[name]]))
+    colors = dict(zip(id_scores, line_colors(id_scores.shape[1]), strict=True))
+    for place, name in enumerate(sorted(id_scores, key=lambda name: -table.loc[name, "value"])):
+        values, is_ood = _pooled(id_scores[name], ood_scores[name])
+        fpr, tpr, _ = roc_curve(is_ood, values)
         value, low, high = table.loc[name, ["value", "low", "high"]]
         interval = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"  # too few images for one
         label = f"{SCORE_NAMES.get(name, name)}: {value:.3f}{interval}"
-        control = {"ls": "--", "color": "k"} if name == "pixel_mahalanobis" else {}
-        axis.plot(fpr, tpr, label=label, **control)
+        control = name == "pixel_mahalanobis"
+        dashes = ":" if control else ("-", "--", "-.")[place % 3]
+        axis.plot(fpr, tpr, dashes, label=label, color="k" if control else colors[name], lw=1.4)
     axis.plot([0, 1], [0, 1], color="0.7", lw=1)
-    axis.set(xlabel="share of EuroSAT flagged", ylabel="share of UC Merced flagged")
-    axis.set(title="AUROC [95 % interval]", aspect="equal")
+    axis.set_xlabel(f"share of {names[0]} flagged (n = {len(id_scores):,})")
+    axis.set_ylabel(f"share of {names[1]} flagged (n = {len(ood_scores):,})")
+    axis.set(title="AUROC [95 % interval], best first", aspect="equal")
     # inside, a dozen scores would cover the curves
     figure.legend(fontsize=8, loc="outside right center", frameon=False)
     return figure
@@ -67,7 +105,7 @@ def score_heatmap(auroc: dict[str, pd.DataFrame], title: str = "") -> Figure:
         auroc: kind of setting → table of detectors (rows) by settings.
     """
     rows = pd.concat({kind: table.T for kind, table in auroc.items()})
-    figure, axes = axes_grid(1, 1, 3.4 + 0.42 * rows.shape[1], 1.8 + 0.27 * rows.shape[0], title)
+    figure, axes = axes_grid(1, 1, 3.4 + 0.42 * rows.shape[1], 2.2 + 0.24 * rows.shape[0], title)
     axis = axes[0, 0]
     axis.imshow(rows, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
     values = rows.to_numpy()
@@ -78,7 +116,8 @@ def score_heatmap(auroc: dict[str, pd.DataFrame], title: str = "") -> Figure:
         axis.axhline(first - 0.5, color="k", lw=1.5)
         _write_beside(axis, kind, (first + last) / 2)
     axis.set_yticks(range(len(rows)), rows.index.get_level_values(1), fontsize=8)
-    names = [SCORE_NAMES.get(name, name) for name in rows.columns]
+    # the longest name would take a third of the height
+    names = [SCORE_NAMES.get(name, name).replace(" (no", "\n(no") for name in rows.columns]
     axis.set_xticks(range(len(names)), names, rotation=60, ha="left", fontsize=8)
     axis.xaxis.tick_top()
     axis.set_xlabel("AUROC: white 0.5 is a guess, red is the wrong way", fontsize=8)
@@ -100,14 +139,14 @@ def _write_beside(axis: Axes, text: str, row: float) -> None:
 
 
 def extremes(
-    sets: dict[str, tuple[np.ndarray, np.ndarray]], n: int = 16, title: str = ""
+    sets: dict[str, tuple[np.ndarray, np.ndarray]], n: int = 10, title: str = ""
 ) -> Figure:
     """The n least and n most out-of-distribution-looking images of each set, with their scores.
 
     Args:
         sets: name → (N, H, W, 3) uint8 images and their (N,) scores.
     """
-    figure, axes = axes_grid(2 * len(sets), n, 0.8, 0.95, title)
+    figure, axes = axes_grid(2 * len(sets), n, 0.9, 1.0, title)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
     rows_of_axes = iter(axes)
@@ -116,12 +155,12 @@ def extremes(
         order = np.argsort(scores, kind="stable")
         for end, chosen in {"least": order[:n], "most": order[::-1][:n]}.items():
             row = next(rows_of_axes)
-            row[0].set_ylabel(f"{name}\n{end}", fontsize=7)
+            row[0].set_ylabel(f"{name}\n{end}", fontsize=8)
             for axis, index in zip(row, chosen, strict=False):
                 axis.imshow(images[index], interpolation="nearest")
                 score = scores[index]
                 text = f"{score:.0f}" if abs(score) >= 100 else f"{score:.3g}"
-                axis.set_title(text, fontsize=6, pad=2)
+                axis.set_title(text, fontsize=7.5, pad=2)
     return figure
 
 
@@ -131,16 +170,19 @@ def reliability_diagram(tables: dict[str, pd.DataFrame], title: str = "") -> Fig
     Args:
         tables: name → table of `src.ood.reliability`.
     """
-    figure, axes = axes_grid(1, 1, 4.8, 4.2, title)
+    figure, axes = axes_grid(1, 1, 6.4, 4.4, title)
     axis = axes[0, 0]
     axis.plot([0, 1], [0, 1], color="0.7", lw=1)
-    for number, (name, table) in enumerate(tables.items()):
+    colors = line_colors(len(tables))
+    for color, (name, table) in zip(colors, tables.items(), strict=True):
         share = table["count"] / table["count"].sum()
-        confidence, accuracy, color = table["confidence"], table["accuracy"], f"C{number}"
+        confidence, accuracy = table["confidence"], table["accuracy"]
         gap = (share * (accuracy - confidence).abs()).sum()
         axis.plot(confidence, accuracy, color=color, label=f"{name}: ECE {gap:.3f}")
         axis.scatter(confidence, accuracy, s=10 + 150 * share, color=color, lw=0)
     axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    count = max(int(table["count"].sum()) for table in tables.values())
+    axis.set_title(f"is the confidence true? below the line: too sure; n = {count:,}", fontsize=9)
     axis.legend(fontsize=8, loc="upper left")
     return figure
 
@@ -151,11 +193,12 @@ def rejection_curves(curves: dict[str, pd.DataFrame], title: str = "") -> Figure
     Args:
         curves: score → table of `src.ood.accuracy_rejection`.
     """
-    figure, axes = axes_grid(1, 1, 4.8, 3.8, title)
+    figure, axes = axes_grid(1, 1, 6.4, 3.8, title)
     axis = axes[0, 0]
-    for name, curve in curves.items():
+    for color, (name, curve) in zip(line_colors(len(curves)), curves.items(), strict=True):
         label = SCORE_NAMES.get(name, name)
-        axis.plot(100 * curve["kept"], 100 * curve["accuracy"], label=label)
+        axis.plot(100 * curve["kept"], 100 * curve["accuracy"], label=label, color=color)
+    axis.set_title("the least certain are left out: what is the accuracy of the rest?", fontsize=9)
     axis.set(xlabel="images kept, %", ylabel="accuracy among them, %")
     axis.legend(fontsize=8)
     return figure
@@ -167,19 +210,21 @@ def msp_both_ways(table: pd.DataFrame) -> Figure:
     Args:
         table: from `src.results.both_readings`.
     """
-    figure, axes = axes_grid(1, 1, 6.4, 1.2 + 0.3 * len(table))
+    title = "Confidence read as printed, and turned round: which finds the unknown?"
+    figure, axes = axes_grid(1, 1, 9.2, 1.4 + 0.27 * len(table), title)
     axis, rows = axes[0, 0], np.arange(len(table))[::-1]
     printed, turned = table["msp_as_printed"], table["auroc_one_minus_msp"]
     mi = table["auroc_mutual_information"]
     axis.hlines(rows, np.minimum(printed, turned), np.maximum(printed, turned), color="0.85", lw=2)
-    dots = {"s": 60, "zorder": 3}
-    label = "MSP as printed (confidence)"
-    axis.scatter(printed, rows, marker="o", color="0.6", label=label, **dots)
-    axis.scatter(turned, rows, marker="o", color="C0", label="1 − MSP", **dots)
-    axis.scatter(mi, rows, marker="|", color="C3", label="mutual information", **dots)
+    dots = {"s": 55, "zorder": 3, "linewidths": 1.4}
+    hollow = {"facecolors": "w", "edgecolors": PALE, "marker": "o"}
+    axis.scatter(printed, rows, label="MSP as printed (confidence)", **hollow, **dots)
+    axis.scatter(turned, rows, marker="o", color=INK, label="1 − MSP", **dots)
+    color = line_colors(1)[0]
+    axis.scatter(mi, rows, marker="D", color=color, label="mutual information", **dots)
     axis.axvline(0.5, color="0.4", ls=":", lw=1)
     names = table["source"] + ": " + table["encoder"] + ", " + table["configuration"]
     axis.set_yticks(rows, names, fontsize=8)
     axis.set(xlabel="AUROC", xlim=(0, 1))
-    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    legend_below(figure, *axis.get_legend_handles_labels())
     return figure

@@ -6,11 +6,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import ConfusionMatrixDisplay
+from sklearn.metrics import confusion_matrix
 
 from src.augmentations import STATISTICS, SimCLRAugmentation
 from src.data.bands import as_rgb
-from src.figures.canvas import axes_grid
+from src.figures.canvas import axes_grid, draw_matrix
+from src.figures.palette import PRETRAINED_COLORS, UNTRAINED_COLOR, arm_colors
 from src.losses import nt_xent_floor
 
 
@@ -27,7 +28,7 @@ def view_pairs(images: np.ndarray, augment: SimCLRAugmentation, seed: int = 0) -
     for name in ("view i", "view j"):
         view = augment(batch, rng).permute(0, 2, 3, 1).numpy()
         rows[name] = as_rgb((view * std + mean).clip(0, 1))
-    figure, axes = axes_grid(3, len(images), 1.3, 1.35)
+    figure, axes = axes_grid(3, len(images), 1.15, 1.2)
     for row_axes, (name, row) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(row_axes, row, strict=True):
             axis.imshow(image, interpolation="nearest")
@@ -36,41 +37,62 @@ def view_pairs(images: np.ndarray, augment: SimCLRAugmentation, seed: int = 0) -
     return figure
 
 
-def pretraining_curves(history: pd.DataFrame, n_pairs: int, temperature: float) -> Figure:
+def pretraining_curves(
+    history: pd.DataFrame,
+    n_pairs: int,
+    temperature: float,
+    *,
+    title: str = "",
+    probe_name: str = "EuroSAT",
+) -> Figure:
     """Loss between its floor and chance, and the kNN probe.
 
     The first may look stuck while the second climbs.
+
+    Args:
+        history: columns epoch, loss and, of epochs that were probed, knn.
+        n_pairs: images of a batch.
+        title: which network, on what.
+        probe_name: the labelled set that the probe classifies.
     """
-    figure, axes = axes_grid(1, 2, 4.8, 3.4)
+    figure, axes = axes_grid(1, 2, 4.6, 3.4, title)
     loss, knn = axes[0]
-    dots = {"marker": "o", "ms": 3}
+    dots, own = {"marker": "o", "ms": 3}, PRETRAINED_COLORS[0]
     trained = history[history["epoch"] > 0]
-    loss.plot(trained["epoch"], trained["loss"], color="C0", label="training loss", **dots)
+    loss.plot(trained["epoch"], trained["loss"], color=own, label="training loss", **dots)
     chance, floor = np.log(2 * n_pairs - 1), nt_xent_floor(n_pairs, temperature)
     loss.axhline(chance, color="0.4", ls=":", label=f"chance, log(2N − 1) = {chance:.2f}")
-    loss.axhline(floor, color="C3", ls="--", label=f"floor for unit vectors = {floor:.2f}")
-    loss.set(xlabel="epoch", ylabel="NT-Xent", title=f"loss, N = {n_pairs}, τ = {temperature}")
+    loss.axhline(floor, color="0.1", ls="--", label=f"floor for unit vectors = {floor:.2f}")
+    loss.set_title(f"contrastive loss, N = {n_pairs}, τ = {temperature}", fontsize=10)
+    loss.set(xlabel="epoch", ylabel="NT-Xent")
     probed = history.reindex(columns=["epoch", "knn"]).dropna()  # not every epoch, or never
     percent = 100 * probed["knn"]
-    knn.plot(probed["epoch"], percent, color="C2", label="this encoder", **dots)
+    knn.plot(probed["epoch"], percent, color=own, label="this encoder", **dots)
     if len(probed):
-        knn.axhline(percent.iloc[0], color="0.4", ls=":", label="untrained encoder")
-    knn.set(xlabel="epoch", ylabel="accuracy, %", title="kNN probe on EuroSAT (val)")
+        untrained = {"color": UNTRAINED_COLOR, "ls": ":", "lw": 2}
+        knn.axhline(percent.iloc[0], label="untrained encoder", **untrained)
+    knn.set_title(f"kNN probe on {probe_name} (val)", fontsize=10)
+    knn.set(xlabel="epoch", ylabel="accuracy, %")
     for axis in (loss, knn):
         axis.legend(fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
-def finetuning_curves(histories: dict[str, pd.DataFrame]) -> Figure:
+def finetuning_curves(histories: dict[str, pd.DataFrame], *, title: str = "") -> Figure:
     """Validation accuracy of every arm over its learning rate.
 
     The shading tells how much of a pretrained arm is open.
+
+    Args:
+        histories: arm → columns epoch, val_accuracy, lr, open.
+        title: which network.
     """
-    figure, axes = axes_grid(2, 1, 8.0, 1.9, sharex=True, height_ratios=[2, 1])
+    figure, axes = axes_grid(2, 1, 8.0, 2.2, title, sharex=True, height_ratios=[2, 1])
     accuracy, rate = axes[:, 0]
-    for number, (arm, history) in enumerate(histories.items()):
-        epoch, percent, color = history["epoch"], 100 * history["val_accuracy"], f"C{number}"
+    colors = arm_colors(histories)
+    for arm, history in histories.items():
+        epoch, percent, color = history["epoch"], 100 * history["val_accuracy"], colors[arm]
         accuracy.plot(epoch, percent, marker="o", ms=3, color=color, label=arm)
         rate.plot(epoch, history["lr"], color=color)
     _shade_phases(accuracy, rate, max(histories.values(), key=lambda h: h["open"].nunique()))
@@ -101,20 +123,15 @@ def _shade_phases(accuracy: Axes, rate: Axes, history: pd.DataFrame) -> None:
 def confusion(
     labels: np.ndarray, predictions: np.ndarray, classes: list[str], title: str
 ) -> Figure:
-    """Confusion matrix in percent of the true class."""
-    figure, axes = axes_grid(1, 1, 6.2, 5.4)
-    ConfusionMatrixDisplay.from_predictions(
-        labels,
-        predictions,
-        labels=range(len(classes)),
-        display_labels=classes,
-        normalize="true",
-        values_format=".0%",
-        ax=axes[0, 0],
-        colorbar=False,
-        cmap="Blues",
-        text_kw={"fontsize": 7},
-    )
-    axes[0, 0].set_xticks(range(len(classes)), classes, rotation=60, ha="right")
-    axes[0, 0].set_title(title)
+    """Confusion matrix in percent of the true class, whose number of images stands at its name."""
+    counts = confusion_matrix(labels, predictions, labels=range(len(classes)))
+    of_class = counts.sum(1)
+    shares = counts / np.maximum(of_class, 1)[:, None]
+    true = [f"{name} ({n:,})" for name, n in zip(classes, of_class, strict=True)]
+    side = np.clip(2.6 + 0.34 * len(classes), 4.4, 9.2)
+    figure, axes = axes_grid(1, 1, max(side, 6.2), side, title)
+    axis = axes[0, 0]
+    draw_matrix(axis, shares, (true, classes), "Blues", ".0%", (0, 1))
+    axis.set(xlabel="predicted class", ylabel="true class (images)")
+    axis.set_title(f"share of the true class, n = {len(labels):,}", fontsize=9)
     return figure
