@@ -144,7 +144,7 @@ def test_the_host_waits_no_more_often_for_more_steps(monkeypatch, unsaved, tmp_p
         (lambda model, images: mc_dropout(model, images, 3, batch_size=4), (4, 12)),
         (lambda model, images: odin(model, images, batch_size=4), (4, 12)),
         (penultimate, (250, 600)),
-        (lambda model, images: evaluate(model, images[:60], images, images[:9], 2), (60, 300)),
+        (lambda model, images: evaluate(model, images[:60], images, images[:9], 2), (60, 130)),
     ],
     ids=["embed", "mc_dropout", "odin", "penultimate", "evaluate"],
 )
