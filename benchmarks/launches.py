@@ -17,6 +17,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -154,6 +155,7 @@ def _stand_ins(counted: Counted, memory: int) -> list[tuple[object, str, object]
         *((torch.cuda, name, stand_in) for name, stand_in in on_cuda.items()),
         (torch, "Generator", _Generator),
         (FakeTensorMode, "avoid_device_init", True),
+        (fake_tensor, "init_gpu_context", lambda device: None),
         (torch.random, "fork_rng", lambda *_: contextlib.nullcontext()),
         (batches, "ThreadPoolExecutor", _Now),
         (Tensor, "record_stream", lambda *_: None),
