@@ -146,6 +146,7 @@ def _stand_ins(counted: Counted, memory: int) -> list[tuple[object, str, object]
         "is_bf16_supported": lambda including_emulation=True: True,
         "mem_get_info": lambda device=None: (memory, memory),
         "manual_seed_all": lambda seed: None,
+        "is_current_stream_capturing": lambda: False,
         "synchronize": lambda device=None: counted.waited("synchronize"),
         "Stream": mock.MagicMock(),
         "stream": lambda stream: contextlib.nullcontext(),
