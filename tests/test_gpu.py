@@ -145,7 +145,7 @@ def test_the_host_waits_no_more_often_for_more_steps(monkeypatch, unsaved, tmp_p
         (lambda model, images: mc_dropout(model, images, 3, batch_size=4), (4, 12)),
         (lambda model, images: odin(model, images, batch_size=4), (4, 12)),
         (penultimate, (250, 600)),
-        (lambda model, images: evaluate(model, images[:60], images, images[:9], 2), (60, 300)),
+        (lambda model, images: evaluate(model, images[:60], images, images[:9], 2), (60, 130)),
     ],
     ids=["embed", "mc_dropout", "odin", "penultimate", "evaluate"],
 )
@@ -214,3 +214,28 @@ def test_deterministic_algorithms_are_those_of_the_training_alone():
         with pick("cuda").reproducible():
             assert flags() == (False, False)
     assert flags() == (False, False)
+
+
+# On a real one
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_views_made_on_a_real_gpu_are_those_of_the_cpu():
+    x = torch.as_tensor(IMAGES[:40]).permute(0, 3, 1, 2)
+    made = [
+        torch.stack([*two_views(x.to(device).split(2), (0, 1, 0), SimCLRAugmentation(16))]).cpu()
+        for device in ("cpu", "cuda")
+    ]
+    torch.testing.assert_close(*made, rtol=0, atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_real_gpu_trains_and_repeats_itself_to_the_bit_where_asked(tmp_path, compile):
+    settings = [RunSettings(runtime=pick("cuda", compile=compile, deterministic=True))] * 2
+    config = PretrainConfig(epochs=2, batch_size=4, image_size=16)
+    first, again = (
+        pretrain(IMAGES, config, tmp_path / str(n), settings=how) for n, how in enumerate(settings)
+    )
+    assert np.isfinite(first.history["loss"][1:]).all()
+    assert first.history["loss"].tolist()[1:] == again.history["loss"].tolist()[1:]

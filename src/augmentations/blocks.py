@@ -77,7 +77,9 @@ def _of_block(
     shape, part = batches[0].shape[:2], (world.rank, world.size)
     twice = [rng for rng in generators for _ in range(2)]
     drawn = augment.draw(shape, twice, part, device)
+    kind = batches[0].dtype  # torch does little with uint16
+    raw = [x.view(torch.int16) if kind == torch.uint16 else x for x in batches]
     # channels last in memory, as the batches are
-    images = torch.cat([batch.permute(0, 2, 3, 1) for batch in batches for _ in range(2)])
+    images = torch.cat([x.permute(0, 2, 3, 1) for x in raw for _ in range(2)]).view(kind)
     made = augment.apply(images.permute(0, 3, 1, 2), drawn, dtype)
     yield from made.split(2 * count)

@@ -23,13 +23,11 @@ def recompute_activations(encoder: nn.Module) -> None:
 def _recomputed(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if not (block.training and torch.is_grad_enabled()):
         return forward(x)
-    both_times = (nullcontext, partial(_averages_kept, block))
-    contexts = partial(_each, both_times)
-    return checkpoint(forward, x, use_reentrant=False, context_fn=contexts)
 
+    def of_both_times() -> tuple:
+        return nullcontext(), _averages_kept(block)
 
-def _each(makers: tuple[Callable, ...]) -> tuple:
-    return tuple(make() for make in makers)
+    return checkpoint(forward, x, use_reentrant=False, context_fn=of_both_times)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """A training run: what it runs on, the folder it survives in, its loop, its processes.
 
 `run` is the folder, `states` what is saved in it, `loop` the steps that resume, `batches` what they
-are fed, `distributed` several processes, `runtime` device, precision and random numbers.
+are fed, `distributed` several processes, `runtime` device, precision and random numbers,
+`compiling` a network by torch.compile, `memory` what a step of it takes.
 """
 
 from src.runs.fingerprints import (

@@ -72,7 +72,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     same = "the same bits each time on a GPU too, which is slower"
     parser.add_argument("--deterministic", action="store_true", help=same)
     how = "by torch.compile; without either: on a GPU"
-    less = "keep less for backward and compute it again: a half to a tenth of the GPU's memory"
+    less = "keep less for backward and compute it again: 0.6 to a sixth of the GPU's memory"
     parser.add_argument("--recompute", action="store_true", help=less)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help=how)
     add_arguments(parser)
