@@ -2,6 +2,8 @@
 
 import tempfile
 from collections import Counter
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from audit.data import Study, draw
@@ -36,7 +38,8 @@ def views_per_second(study: Study) -> float:
     size = study.size
     config = PretrainConfig(study.encoder, 3, size.batch_size, image_size=size.image_size)
     images, settings = study.store.images[: 4 * size.batch_size], RunSettings(runtime=study.runtime)
-    with tempfile.TemporaryDirectory() as folder:
+    # nobody asked for these epochs
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         history = pretrain(images, config, folder, settings=settings).history
     return 2 * float(history["images_per_s"].max())
 

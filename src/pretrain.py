@@ -257,7 +257,12 @@ def _folder(config: PretrainConfig, out: Path, settings: RunSettings) -> Path:
     return Path(settings.runs or out / "runs") / name
 
 
-if __name__ == "__main__":
-    from src.runs.commands import pretrain_on_store
+def main() -> None:
+    """Pretrain on a store, as the command line says."""
+    from src.runs.commands import pretrain_on_store  # which imports this module
 
     pretrain_on_store()
+
+
+if __name__ == "__main__":
+    main()

@@ -770,6 +770,8 @@ def elsewhere(workspace, records, tmp_path):
 def test_status_tells_done_running_and_left_and_does_nothing(elsewhere, tiny, capsys):
     known = read_json(elsewhere)
     status = ("--workspace", elsewhere, "--only", "df", "--seeds", 3, "--status")
+    open_profile("paper", elsewhere).eurosat()  # which tells once how many images there are
+    capsys.readouterr()
     tiny(*status)
     # seeds 0 and 1 of f are done, seed 0 of d and of its control
     lines = capsys.readouterr().out.splitlines()

@@ -128,6 +128,7 @@ def finetuned(out, steps, memory=80e9):
     ],
     ids=["pretrain", "twelve bands, streamed", "finetune"],
 )
+@pytest.mark.filterwarnings("ignore:a step of .* will need")  # so little memory is there
 def test_the_host_waits_no_more_often_for_more_steps(monkeypatch, unsaved, tmp_path, run):
     monkeypatch.setattr(batches_module, "BLOCK", 2)  # blocks of steps: one, and two
     few, more = run(tmp_path, 2), run(tmp_path, 4)
@@ -149,6 +150,7 @@ def test_the_host_waits_no_more_often_for_more_steps(monkeypatch, unsaved, tmp_p
     ],
     ids=["embed", "mc_dropout", "odin", "penultimate", "evaluate"],
 )
+@pytest.mark.filterwarnings("ignore:a step of .* will need")  # so little memory is there
 def test_the_host_waits_no_more_often_for_more_images(function, counts):
     waits = []
     for count in counts:

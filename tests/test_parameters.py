@@ -18,7 +18,7 @@ def cells(path: Path) -> list[str]:
 
 
 def parameters(number: str) -> dict:
-    (path,) = (path for path in NOTEBOOKS if path.name.startswith(number))
+    (path,) = (path for path in NOTEBOOKS if path.name.startswith(f"{number}_"))
     names: dict = {}
     exec(cells(path)[0], names)
     return {name: value for name, value in names.items() if name.isupper()}
@@ -26,7 +26,7 @@ def parameters(number: str) -> dict:
 
 def injected(number: str, **changed) -> dict:
     """What a notebook's `globals()` are when papermill has injected these."""
-    (path,) = (path for path in NOTEBOOKS if path.name.startswith(number))
+    (path,) = (path for path in NOTEBOOKS if path.name.startswith(f"{number}_"))
     text = "\n".join(["# Parameters", *(f"{name} = {v!r}" for name, v in changed.items())]) + "\n"
     return {**parameters(number), **changed, "In": ["", cells(path)[0], text, "import numpy"]}
 
@@ -40,7 +40,7 @@ def test_every_notebook_reads_its_parameters_first_and_they_are_sound(path):
     lines = sources[profile].splitlines()
     asked = [n for n, line in enumerate(lines) if line.startswith("read_parameters(")]
     assert asked < [n for n, line in enumerate(lines) if "open_profile(PROFILE" in line]
-    read_parameters(parameters(path.name[:2]))
+    read_parameters(parameters(path.name.split("_")[0]))
     # a value of 0 is a value: `or` would take the profile's
     assert not [
         line for source in sources for line in source.splitlines() if " or profile." in line
@@ -80,8 +80,8 @@ NAN = float("nan")
             "05", "PHASES", (-1, 1, 2), (1, 1), (1, 1, 1, 1), (0.5, 0.5, 1), [0, 0, 0], "1,0,x", 3
         ),
         *wrong("05", "MC_SAMPLES", 0, -3, 2.5),
-        *wrong("05", "STEP", 0, -1, 0.5, None),
-        *wrong("05", "HELD_OUT", "River", "[River]", None, [3], {"River": 1}),
+        *wrong("05b", "STEP", 0, -1, 0.5, None),
+        *wrong("05b", "HELD_OUT", "River", "[River]", None, [3], {"River": 1}),
         *wrong("05", "OOD_CLASSES", "airplane", None),
         *wrong("05", "PRETRAINED", "short", None, ["short", None]),
         *wrong("05", "SCRATCH", "no", None),
@@ -98,8 +98,8 @@ def test_a_parameter_that_cannot_be_is_refused_by_its_name(number, name, value):
     [
         ("05", "PHASES", "[1, 0, 1]"),
         ("05", "PHASES", "(1,0,1)"),
-        ("05", "HELD_OUT", "['River', 'Forest']"),
-        ("05", "HELD_OUT", "[]"),
+        ("05b", "HELD_OUT", "['River', 'Forest']"),
+        ("05b", "HELD_OUT", "[]"),
         ("05", "PRETRAINED", '["short"]'),
         ("02", "EXTRA_AUGMENTATION", '{"vflip": 0.5, "rotate": True}'),
     ],
@@ -132,7 +132,7 @@ def test_parameters_that_it_has_are_taken():
 
 
 def test_of_several_notebooks_in_one_kernel_the_last_counts():
-    first, last = injected("05", STEP=2), injected("02", EPOCHS=2)
+    first, last = injected("05b", STEP=2), injected("02", EPOCHS=2)
     read_parameters({**last, "In": first["In"] + last["In"]})
 
 

@@ -31,6 +31,11 @@ def run(out, hooks=Hooks(), **settings):
     return pretrain(IMAGES, CONFIG, out, settings=settings, hooks=hooks)
 
 
+def size(file):
+    with Image.open(file) as image:
+        return image.size
+
+
 @pytest.fixture
 def always_drawn(monkeypatch):
     monkeypatch.setattr(src.runs.watching, "REDRAW_SECONDS", -1)
@@ -66,7 +71,7 @@ def test_curves_are_drawn_anew_and_shown_every_epoch(tmp_path, always_drawn):
     def show(figure):
         shown.append(figure)
         (file,) = tmp_path.rglob("curves.png")
-        sizes.append(Image.open(file).size)
+        sizes.append(size(file))
 
     run(tmp_path, show=show)
     assert len(shown) == 3 and all(isinstance(figure, Figure) for figure in shown)
@@ -81,7 +86,7 @@ def test_fine_tuning_has_curves_too(tmp_path, always_drawn):
     settings = RunSettings(runtime=pick("cpu", "float32"))
     finetune(IMAGES, labels, split, ["a", "b"], config, tmp_path, settings=settings)
     (file,) = tmp_path.rglob("curves.png")
-    assert Image.open(file).width > 500
+    assert size(file)[0] > 500
 
 
 def test_a_short_run_is_not_kept_waiting_by_a_picture(tmp_path):

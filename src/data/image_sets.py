@@ -58,9 +58,9 @@ def open_or_build(
     store = open_if_there(path, wanted)
     if store and not _outdated(store, listing):
         if not official:
-            tqdm.write(counted)
+            _tell_once(counted)
         return store
-    tqdm.write(counted)
+    _tell_once(counted)
     plan = Plan(
         listing.names,
         _first_readable(images, listing.files),
@@ -113,6 +113,12 @@ def _tasks(files: list[Path], rows: dict[str, int], todo: np.ndarray) -> Iterato
 
 def _read(read: Callable[[Path], np.ndarray], file: str, _: Files) -> np.ndarray:
     return read(Path(file))
+
+
+@functools.cache
+def _tell_once(text: str) -> None:
+    """A set that is opened again and again in one process is counted aloud once."""
+    tqdm.write(text)
 
 
 def account(images: ImageSet, listing: Listing) -> tuple[str, bool]:

@@ -84,7 +84,7 @@ class Thresholds:
                 f" but of {', '.join(known) or 'nothing'}: {REMEDY}"
             )
         if not all(math.isfinite(known[score]) for score in scores):  # nothing is above NaN
-            raise DataError(f"a threshold of {' or '.join(scores)} is no number: {REMEDY}")
+            raise DataError(f"the threshold of {' or '.join(scores)} is no number: {REMEDY}")
         return [known[score] for score in scores]
 
     def save(self, path: str | Path) -> Path:

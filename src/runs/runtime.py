@@ -98,6 +98,7 @@ def pick(
     if device == "auto" and trouble:
         warnings.warn(f"computing on the {devices[0]}: {trouble}", stacklevel=2)
     device = devices[0] if device == "auto" else device
+    device = str(device)
     kind, _, index = device.partition(":")
     if kind == "cuda" and trouble:
         raise ValueError(f"device {device!r} cannot be used: {trouble}")
