@@ -9,7 +9,7 @@ import pytest
 
 from src.profiles import ROOT, given, read_parameters
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-8]_*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-8]*_*.ipynb"))
 
 
 def cells(path: Path) -> list[str]:

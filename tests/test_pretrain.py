@@ -473,3 +473,21 @@ def test_every_step_gets_its_own_rate_of_the_one_cosine_over_all_epochs(tmp_path
     monkeypatch.setattr(torch.optim.Adam, "step", step)
     run(tmp_path)
     assert rates == [cosine(n, 6, CONFIG.lr) for n in range(6)]
+
+
+def test_a_weight_that_is_not_finite_stops_training_though_the_loss_is(tmp_path):
+    encoders, calls = [], []
+
+    def probe(encoder):
+        encoders.append(encoder)
+        return 0.5
+
+    def loss(z_i, z_j, temperature):
+        calls.append(1)
+        if len(calls) == 4:  # the last step of the second epoch: no loss is computed from it
+            next(encoders[0].parameters()).data[0] = torch.nan
+        return nt_xent(z_i, z_j, temperature)
+
+    with pytest.raises(FloatingPointError, match=r"weight is NaN or infinite after epoch 2"):
+        run(tmp_path, probe=probe, hooks=Hooks(loss=loss), save_steps=2)
+    assert not list(tmp_path.glob("*.pth"))

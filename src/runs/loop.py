@@ -140,7 +140,12 @@ class Loop:
         self._ready = time.perf_counter()
 
     def end_epoch(self, **validated: Any) -> None:
-        """Add the epoch's row to the history, keep the best weights, save if that is due."""
+        """Add the epoch's row to the history, keep the best weights, save if that is due.
+
+        Raises:
+            FloatingPointError: a weight is not finite; states saved before stay.
+        """
+        self._check_weights()
         progress, row = self.progress, self._row | validated
         progress.history.append(row)
         if progress.best is None or self._better(row, progress.best):
@@ -214,6 +219,18 @@ class Loop:
                 f"{self.schedule.lr:g}."
             )
         return mean
+
+    def _check_weights(self) -> None:
+        """A loss may be finite where a weight is not: one that no image happens to meet."""
+        named = [pair for part in self.parts.values() for pair in part.named_parameters()]
+        broken = [(~torch.isfinite(parameter)).any() for _, parameter in named]
+        if torch.stack(broken).any().item():  # one wait for the device, an epoch
+            name = next(name for (name, _), bad in zip(named, broken, strict=True) if bad)
+            raise FloatingPointError(
+                f"{name} is NaN or infinite after epoch {self.progress.epoch}: training stopped, "
+                "what was saved before is untouched. Try precision='float32', larger images or a "
+                "lower learning rate."
+            )
 
     def _weights(self) -> dict[str, dict[str, Tensor]]:
         return {name: checkpoints.clean_state(part) for name, part in self.parts.items()}
