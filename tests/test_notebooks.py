@@ -265,7 +265,7 @@ def test_pretrained_weights_load_into_plain_timm(workspace):
 
 def test_what_trains_is_shown_beside_its_explanation(workspace):
     for number, lines in {
-        "01": ["F.cross_entropy(similarity", "augment", "loop.update("],
+        "01": ["F.cross_entropy(similarity", "two_views", "loop.update("],
         "05": ["def set_open(", "set_open(model", "loop.update("],
     }.items():
         shown = outputs(workspace / f"{number}.ipynb", "text/plain")
