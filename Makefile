@@ -37,8 +37,8 @@ demo-08: demo-05 demo-06 demo-07
 
 demo-answers:
 	@echo && $(BIN)/python -m src.results models/demo/records
-	@printf '\n%-22s%s\n' 'executed notebooks' runs/demo/ checkpoints models/demo/ \
-	  'figures' umap_visualizations/demo/ 'maps for a GIS' data/demo/maps/
+	@echo && printf '%-20s%s\n' 'executed notebooks' runs/demo/ checkpoints models/demo/ \
+	  figures umap_visualizations/demo/ 'maps for a GIS' data/demo/maps/
 
 audit: .venv/.demo ## what made pretraining hurt? runs that are missing, then notebook 09 (PROFILE=demo: made data)
 	@TQDM_DISABLE=1 $(BIN)/python -m audit --profile $(PROFILE) $(AUDIT)
