@@ -20,7 +20,7 @@ from src.probes import spread
 from src.runs import RunSettings
 from src.runs.listing import progress
 from src.runs.runtime import pick
-from src.runs.watching import duration
+from src.runs.watching import Watch, duration
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), np.uint8)
 CONFIG = PretrainConfig(epochs=3, batch_size=8, image_size=16, projection=(32, 16), seed=1)
@@ -167,3 +167,10 @@ def test_mean_cosine_is_that_of_all_pairs():
 )
 def test_durations_are_read_by_people(seconds, text):
     assert duration(seconds) == text
+
+
+def test_the_time_left_is_known_where_a_run_goes_on_at_the_end_of_an_epoch(tmp_path, capsys):
+    row = {"epoch": 1, "loss": 4.0, "images_per_s": 10, "data_share": 0.0, "seconds": 120.0}
+    with Watch(tmp_path, {}, RunSettings(), steps=30, done=10, speak=True) as watch:
+        watch.epoch(3, [row], "views")
+    assert capsys.readouterr().out.strip().endswith(", 4 min left")

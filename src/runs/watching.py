@@ -85,9 +85,10 @@ class Watch:
             self._redraw(pd.DataFrame(history))
 
     def _line(self, row: dict[str, Any], epochs: int, unit: str) -> str:
-        left, seconds = self._steps - self._done, time.monotonic() - self._begun
-        # none where an epoch was done but for its end
-        seconds_a_step = seconds / max(self._done - self._before, 1)
+        left, here = self._steps - self._done, self._done - self._before
+        seconds_a_step = row["seconds"] * epochs / self._steps
+        if here:  # with what lies between the steps; none if an epoch was done but for its end
+            seconds_a_step = (time.monotonic() - self._begun) / here
         known = [f"{name} {row[key]:.1%}" for key, name in NAMES.items() if row.get(key)]
         rate = row["images_per_s"] * (2 if unit == "views" else 1)
         return ", ".join(
