@@ -60,7 +60,7 @@ def open_study(
     Raises:
         DataError: data or coordinates are missing.
     """
-    store, _ = profile.eurosat()
+    store, _ = profile.labelled()
     places, kind = place_table(store.names, coordinates)
     size, runtime = SIZES[size_name], runtime or pick()
     return Study(size_name, size, encoder, runtime, profile, store, places, kind, work)
@@ -145,7 +145,7 @@ def draw(study: Study, seed: int, kind: str, labels: int | None = None, number: 
 
 
 def _draw(study: Study, seed: int, kind: str, labels: int | None, number: int) -> Split:
-    random, size = study.profile.eurosat(seed)[1], study.size
+    random, size = study.profile.labelled(seed=seed)[1], study.size
     pools = {"random": random}
     if kind != "random":
         pools |= {"even random": random, "geographic": geographic_split(study.places[:, 0])}

@@ -183,7 +183,7 @@ def ood_scores(
         classifier.to(study.runtime.device),
         images[split.train],
         images[split.test],
-        study.profile.ucmerced().images,
+        study.profile.out_of_distribution().images,
         study.size.mc_samples,
         study.runtime,
         seed,

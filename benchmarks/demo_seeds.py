@@ -22,7 +22,7 @@ from src.runs.runtime import Runtime, pick, record
 
 
 def run(profile: Profile, runtime: Runtime, seed: int, out: str) -> dict[str, float]:
-    store, split = profile.eurosat(seed)
+    store, split = profile.labelled(seed=seed)
     size, held_out = profile.image_size, np.concatenate([split.val, split.test])
     images, _ = profile.unlabelled("bigearthnet")
     probe = knn_probe(store.images, store.labels, split.train, held_out, size, runtime)
@@ -54,7 +54,7 @@ def run(profile: Profile, runtime: Runtime, seed: int, out: str) -> dict[str, fl
         tuned.model,
         store.images[split.train],
         store.images[split.test],
-        profile.ucmerced().images,
+        profile.out_of_distribution().images,
         profile.mc_samples,
         runtime,
         seed,

@@ -1,4 +1,4 @@
-"""The shipped mapping weights: the Custom CNN, one epoch more in tones between L1C and L2A.
+"""The shipped mapping weights: the Custom CNN, three epochs more in tones between L1C and L2A.
 
     python benchmarks/mapping_weights.py data/stores/eurosat [--out models]
 
@@ -15,7 +15,7 @@ from src.runs import RunSettings
 from src.runs.runtime import add_arguments, from_arguments
 
 START = Path("models/final_supervised_model_from_scratch_acc88.59_20261124_051725.pth")
-RECIPE = FinetuneConfig(phases=(0, 0, 1), lr=5e-4, tones=0.75)
+RECIPE = FinetuneConfig(phases=(0, 0, 3), lr=5e-4, tones=0.75)
 
 
 def main() -> None:

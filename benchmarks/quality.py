@@ -33,7 +33,7 @@ def main() -> None:
     profile, rows = open_profile("demo"), []
     images, _ = profile.unlabelled("bigearthnet")
     for seed in args.seeds:
-        store, split = profile.eurosat(seed)
+        store, split = profile.labelled(seed=seed)
         held_out = np.concatenate([split.val, split.test])
         for name, runtime, hooks in (
             ("fast", pick(), Hooks()),

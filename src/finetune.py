@@ -1,4 +1,8 @@
-"""Supervised fine-tuning with progressive unfreezing, and the from-scratch baseline beside it."""
+"""Supervised fine-tuning with progressive unfreezing, and the from-scratch baseline beside it.
+
+Command line: `python -m src.finetune DATA --pretrained models/….pth --ood DATA`
+(`src.runs.commands`).
+"""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -250,3 +254,14 @@ def _finish(loop: Loop, out: Path, test_accuracy: float, test_logits: np.ndarray
     metrics = {"val_accuracy": best, "test_accuracy": test_accuracy}
     checkpoint, history = loop.publish(out / name, metrics), pd.DataFrame(loop.progress.history)
     return Finetuned(model.eval(), history, best, test_accuracy, test_logits, checkpoint)
+
+
+def main() -> None:
+    """Fine-tune on a labelled data set, as the command line says."""
+    from src.runs.commands import finetune_on_data  # which imports this module
+
+    finetune_on_data()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """SimCLR pretraining: two views of every image, NT-Xent, Adam with a cosine schedule.
 
-Command line: `python -m src.pretrain STORE --epochs 50 --out models` (`src.runs.commands`).
+Command line: `python -m src.pretrain DATA --epochs 50 --out models` (`src.runs.commands`).
 """
 
 import math
@@ -258,10 +258,10 @@ def _folder(config: PretrainConfig, out: Path, settings: RunSettings) -> Path:
 
 
 def main() -> None:
-    """Pretrain on a store, as the command line says."""
-    from src.runs.commands import pretrain_on_store  # which imports this module
+    """Pretrain on a data set, as the command line says."""
+    from src.runs.commands import pretrain_on_data  # which imports this module
 
-    pretrain_on_store()
+    pretrain_on_data()
 
 
 if __name__ == "__main__":

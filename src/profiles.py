@@ -1,26 +1,21 @@
-"""Where a notebook finds its data and how big it runs: `paper` (the study's) or `demo` (made).
+"""Where a notebook finds its data and how big it runs: `paper` (the study's) or `demo` (made)."""
 
-And whether its parameters are such as can be: before anything is read, let alone trained.
-"""
-
-import ast
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from src.augmentations import SimCLRAugmentation
-from src.checks import RANGES, check_number, check_phases
-from src.data.bigearthnet import EUROSAT_STRETCH, Selection, bigearthnet_store
+from src.data.bands import EUROSAT_STRETCH
 from src.data.demo import make_demo
-from src.data.images import STUDY_CLASSES, eurosat_allbands_store, eurosat_store, ucmerced_store
+from src.data.images import STUDY_CLASSES
+from src.data.known import open_data
 from src.data.splits import Split, read_split, stratified_split
 from src.data.store import PatchStore
 from src.encoders import ENCODERS
-from src.runs import RESUME
+from src.runs.parameters import given, read_parameters
+
+__all__ = ["Profile", "given", "open_profile", "read_parameters"]  # what a notebook wants
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout: notebooks may be run from any folder
 
@@ -43,58 +38,59 @@ class Profile:
     mc_samples: int
     probe_every: int  # epochs
 
-    def bigearthnet(self, stretch: float = EUROSAT_STRETCH, bands: str = "rgb") -> PatchStore:
-        """Unlabelled patches of the official training split, of v1's folders or of its archive.
+    def labelled(
+        self,
+        what: str = "eurosat",
+        seed: int = 0,
+        bands: str = "rgb",
+        split: str | Sequence[str] | None = None,
+    ) -> tuple[PatchStore, Split]:
+        """A labelled set, and its split: 80/10/10 of every class drawn from the seed.
 
         Args:
-            bands: "rgb" (uint8) or "all" (twelve, uint16).
+            what: see `src.data.known.open_data`.
+            bands: "rgb" or "all", of EuroSAT.
+            split: another one, see `src.data.splits.read_split`.
 
         Raises:
-            DataError: they aren't there.
+            DataError: it isn't there, or has no labels.
         """
-        rendering = f"_{stretch:g}" if bands == "rgb" else ""
-        store = self.data / f"stores/bigearthnet_train_{bands}{rendering}"
-        archive = self.data / "BigEarthNet-S2-v1.0.tar.gz"
-        root = archive if archive.exists() else self.data / "BigEarthNet-v1.0"
-        selection = Selection(self.data / "splits/train.csv")
-        return bigearthnet_store(root, store, selection, bands=bands, stretch=stretch)
-
-    def eurosat(
-        self, seed: int = 0, bands: str = "rgb", split: str | Sequence[str] = ""
-    ) -> tuple[PatchStore, Split]:
-        """EuroSAT in RGB or twelve bands, and its split: 80/10/10 drawn from the seed.
-
-        `split` gives another, see `src.data.splits.read_split`. Raises DataError without the data.
-        """
-        folder, stores = self.data / "eurosat", self.data / "stores"
-        if bands == "all":
-            store = eurosat_allbands_store(folder, stores / "eurosat_all")
-        else:
-            store = eurosat_store(folder, stores / "eurosat")
+        store = open_data(what, self.data, bands=bands)
         return store, read_split(store, split) if split else stratified_split(store, seed)
 
-    def ucmerced(self, classes: tuple[str, ...] = STUDY_CLASSES) -> PatchStore:
-        """UC Merced, the study's three classes unless told. Raises DataError if it isn't there."""
-        store = self.data / "stores" / "-".join(("ucmerced", *classes))
-        return ucmerced_store(self.data / "UCMerced_LandUse", store, classes)
+    def out_of_distribution(
+        self, what: str = "ucmerced", classes: Sequence[str] | None = None
+    ) -> PatchStore:
+        """The set that a classifier has never seen; None: all classes, of UC Merced the study's.
+
+        Raises DataError if it isn't there, or has no such class.
+        """
+        usual = STUDY_CLASSES if what == "ucmerced" else ()
+        return open_data(what, self.data, classes=given(classes, usual))
 
     def unlabelled(
-        self, source: str, stretch: float = EUROSAT_STRETCH, seed: int = 0, bands: str = "rgb"
+        self,
+        what: str = "bigearthnet",
+        labelled: tuple[PatchStore, Split] | None = None,
+        *,
+        stretch: float = EUROSAT_STRETCH,
+        bands: str = "rgb",
     ) -> tuple[np.ndarray, dict]:
-        """Images to pretrain on, and their provenance: (N, H, W, 3) uint8 or twelve bands, uint16.
+        """Images to pretrain on, (N, H, W, C) uint8 or uint16, and their provenance.
 
         Args:
-            source: "bigearthnet", or "eurosat-train": EuroSAT's training images with their labels
-                unused, which is in-domain pretraining and a different claim.
+            what: see `src.data.known.open_data`; or "train": the training images of `labelled` with
+                their labels unused, which is in-domain pretraining and a different claim.
+            stretch, bands: of BigEarthNet and EuroSAT, see `open_data`.
         """
-        if source == "bigearthnet":
-            store = self.bigearthnet(stretch, bands)
+        if what != "train":
+            store = open_data(what, self.data, bands=bands, stretch=stretch)
             return store.images, store.provenance
-        if source == "eurosat-train":
-            store, split = self.eurosat(seed, bands)
-            subset = f"training split, seed {seed}, labels unused"
-            return store.images[split.train], {**store.provenance, "subset": subset}
-        raise ValueError(f"pretrain on 'bigearthnet' or 'eurosat-train', not {source!r}")
+        if labelled is None:
+            raise ValueError("'train' means the training images of a labelled set: give one")
+        store, split = labelled
+        subset = f"training split of {len(split.train):,} images, labels unused"
+        return store.images[split.train], {**store.provenance, "subset": subset}
 
 
 # the demo's epochs: (long, short) pretraining, and the phases of fine-tuning
@@ -163,115 +159,3 @@ def _demo(root: Path, encoder: str) -> Profile:
 
 def _subfolder(encoder: str) -> str:
     return "" if encoder == "custom_cnn" else encoder
-
-
-# --- a notebook's parameters ---
-
-CHOICES = {
-    "PROFILE": ("paper", "demo"),
-    "ENCODER": ENCODERS,
-    "SCHEDULE": ("long", "short"),
-    "PRETRAIN_ON": ("bigearthnet", "eurosat-train"),
-    "BANDS": ("rgb", "all"),
-    "RESUME": (*RESUME, True),
-    "SCRATCH": (True, False),
-    "SCALE_LR": (True, False),
-}
-# None in a parameters cell takes the profile's
-OPTIONAL = (
-    *("EPOCHS", "BATCH_SIZE", "IMAGE_SIZE", "LR", "PROBE_EVERY", "MC_SAMPLES", "PHASES"),
-    *("WORKSPACE",),
-)
-NAMES = ("PRETRAINED", "OOD_CLASSES", "HELD_OUT")  # lists of names
-AS_TEXT = (*NAMES, "PHASES", "EXTRA_AUGMENTATION")  # what papermill's -p gives as text
-
-
-def given(value: Any, usual: Any) -> Any:
-    """A parameter's value; the usual one for None, and for nothing else: 0 is a value."""
-    return usual if value is None else value
-
-
-def read_parameters(names: dict[str, Any]) -> None:
-    """Check the parameters of a notebook, which calls it with `globals()` before anything else.
-
-    Lists that papermill's `-p` gave as text become lists.
-
-    Raises:
-        ValueError: one that cannot be, or that the notebook does not know: it would run on, with
-            what was not meant.
-    """
-    _refuse_unknown(names)
-    for name in [name for name in names if name.isupper()]:
-        value = names[name]
-        if name in OPTIONAL and value is None:
-            continue
-        if name in AS_TEXT and isinstance(value, str):
-            names[name] = value = _from_text(value, name)
-        _check_parameter(value, name)
-    if names.get("SCRATCH") is False and not names["PRETRAINED"]:
-        raise ValueError("SCRATCH = False and PRETRAINED = []: there is nothing to train")
-
-
-def _check_parameter(value: Any, name: str) -> None:
-    choices = CHOICES.get(name)
-    if choices and not any(value is c or (isinstance(c, str) and value == c) for c in choices):
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    if name.lower() in RANGES:
-        check_number(value, name, RANGES[name.lower()])
-    if name == "BATCH_SIZE":
-        check_number(value, name, RANGES["epochs"])
-    if name == "WORKSPACE" and not isinstance(value, str | Path):
-        raise ValueError(f"{name} must be a folder, got {value!r}")
-    if name == "PHASES":
-        check_phases(value, name)
-    if name in NAMES and not _is_list_of_text(value):
-        raise ValueError(f"{name} must be a list of names, got {value!r}")
-    if name == "EXTRA_AUGMENTATION":
-        _check_augmentation(value, name)
-
-
-def _is_list_of_text(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-
-
-def _check_augmentation(value: Any, name: str) -> None:
-    try:
-        SimCLRAugmentation(**value)
-    except (TypeError, ValueError) as error:  # no dictionary, no such key, or no such value
-        raise ValueError(f"{name}: {value!r} changes no SimCLRAugmentation ({error})") from error
-
-
-def _from_text(text: str, name: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError) as error:
-        examples = {"PHASES": "[1, 0, 1]", "EXTRA_AUGMENTATION": '{"vflip": 0.5}'}
-        example = examples.get(name, '["River"]')
-        raise ValueError(f"{name} must look like {example}, got {text!r}") from error
-
-
-def _refuse_unknown(names: dict[str, Any]) -> None:
-    """Compare what papermill injected with the parameters cell: it says of strangers but a warning.
-
-    IPython keeps the cells that have run in `In`.
-    """
-    cells = [cell for cell in names.get("In", []) if isinstance(cell, str)]
-    places = [number for number, cell in enumerate(cells) if cell.startswith("# Parameters")]
-    if not places:
-        return
-    injected, before = _assigned(cells[places[-1]]), map(_assigned, cells[: places[-1]][::-1])
-    known = next((assigned for assigned in before if "PROFILE" in assigned), injected)
-    if unknown := sorted(injected - known):
-        near = difflib.get_close_matches(unknown[0].upper(), known, 1)
-        hint = f"; did you mean {near[0]}?" if near else f": there are {', '.join(sorted(known))}"
-        raise ValueError(f"unknown parameter {', '.join(unknown)}{hint}")
-
-
-def _assigned(cell: str) -> set[str]:
-    """Names that a cell of plain assignments assigns to; of any other cell none."""
-    try:
-        body = ast.parse(cell).body
-    except SyntaxError:
-        return set()
-    targets = (target for line in body if isinstance(line, ast.Assign) for target in line.targets)
-    return {target.id for target in targets if isinstance(target, ast.Name)}

@@ -594,7 +594,7 @@ def workspace(tmp_path_factory):
     counts = {"bigearthnet": 4, "eurosat_per_class": 30, "ucmerced_per_class": 4}
     make_demo(folder / "data", **counts, progress=False)
     profile = open_profile("paper", folder)
-    profile.eurosat(), profile.ucmerced()
+    profile.labelled(), profile.out_of_distribution()
     return folder
 
 
@@ -770,7 +770,7 @@ def elsewhere(workspace, records, tmp_path):
 def test_status_tells_done_running_and_left_and_does_nothing(elsewhere, tiny, capsys):
     known = read_json(elsewhere)
     status = ("--workspace", elsewhere, "--only", "df", "--seeds", 3, "--status")
-    open_profile("paper", elsewhere).eurosat()  # which tells once how many images there are
+    open_profile("paper", elsewhere).labelled()  # which tells once how many images there are
     capsys.readouterr()
     tiny(*status)
     # seeds 0 and 1 of f are done, seed 0 of d and of its control

@@ -26,7 +26,7 @@ def workspace(tmp_path_factory):
     file = make_demo(folder / "data/demo", **counts, progress=False) / "demo.json"
     usual = {key: make_demo.__kwdefaults__[key] for key in ("seed", *counts)}
     file.write_text(json.dumps({"generator_version": GENERATOR_VERSION, **usual}))
-    open_profile("demo", folder).eurosat()  # a store has one builder
+    open_profile("demo", folder).labelled()  # a store has one builder
     assert len(list((folder / "data/demo/BigEarthNet-v1.0").iterdir())) == 6
     return folder
 

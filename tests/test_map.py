@@ -507,7 +507,7 @@ def test_fitting_with_other_data_or_scores_is_refused(files, tmp_path):
     meta = {"kind": "eurosat-rgb", "classes": CLASSES}
     images = ((str(n), n % 3, np.full((TILE, TILE, 3), n, np.uint8)) for n in range(60))
     other = PatchStore.write(tmp_path / "other", images, meta)
-    with pytest.raises(DataError, match="give the store it was trained with"):
+    with pytest.raises(DataError, match="give the data it was trained with"):
         fit_thresholds(files / "c.pth", other, stratified_split(other))
     store = PatchStore.open(files / "store")
     split = stratified_split(store)

@@ -24,6 +24,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from src.checkpoints import best_classifier, load, load_classifier, load_encoder
 from src.data.demo import make_demo
+from src.data.known import open_data
 from src.encoders import ENCODERS, TIMM_NAMES
 from src.errors import CheckpointError, DataError
 from src.map.thresholds import thresholds_path
@@ -108,14 +109,14 @@ def test_notebooks_of_a_kind_differ_in_parameters_and_prose_alone(numbers):
 @pytest.mark.parametrize("what", ["eurosat", "ucmerced", "bigearthnet"])
 def test_missing_real_data_names_the_setup_guide_and_the_demo(tmp_path, what):
     with pytest.raises(DataError, match=r"SETUP.md.*demo"):
-        getattr(open_profile("paper", tmp_path), what)()
+        open_data(what, tmp_path / "data")
     assert not list(tmp_path.iterdir())
 
 
 def test_unknown_profile_and_source_say_what_there_is(tmp_path):
     with pytest.raises(ValueError, match="'paper' or 'demo'"):
         open_profile("dmeo")
-    with pytest.raises(ValueError, match="eurosat-train"):
+    with pytest.raises(DataError, match="'imagenet' is no data: expected eurosat, ucmerced"):
         open_profile("paper", tmp_path).unlabelled("imagenet")
 
 
@@ -169,7 +170,7 @@ def workspace(tmp_path_factory):
     make_small_demo(folder / "data/demo")
     profile = open_profile("demo", folder)
     # once, before the notebooks look for them together
-    for build in (profile.eurosat, profile.bigearthnet, profile.ucmerced):
+    for build in (profile.labelled, profile.unlabelled, profile.out_of_distribution):
         build()
     shutil.copytree(ROOT / "models/records/audit", folder / "models/records/audit")
     pretrain = {"IMAGE_SIZE": 16, "EPOCHS": 1, "BATCH_SIZE": 32}

@@ -381,7 +381,7 @@ def test_the_command_line_fails_in_one_line(tmp_path, run_module, one_error_line
     line = one_error_line(
         run_module("src.pretrain", tmp_path / "nowhere", "--out", tmp_path / "models")
     )
-    assert "nowhere is not a store" in line
+    assert "nowhere' is no data: expected eurosat" in line
     assert list(tmp_path.iterdir()) == []
 
 

@@ -34,13 +34,22 @@ def checkpoint(folder, name, **metadata):
 
 @pytest.fixture
 def pretrained(tmp_path):
-    what = {"kind": "simclr", "data": {"kind": "eurosat-rgb"}, "metrics": {"loss": 3.0}}
+    data = {"kind": "eurosat-rgb", "subset": "training images, labels unused"}
+    what = {"kind": "simclr", "data": data, "metrics": {"loss": 3.0}}
     config = {"encoder": "custom_cnn", "epochs": 50, "seed": 0}
     return checkpoint(tmp_path, "best.pth", config=config, **what)
 
 
 def record(
-    folder, *, accuracy, auroc, seed=0, start=None, encoder="custom_cnn", phases=(0, 0, 100)
+    folder,
+    *,
+    accuracy,
+    auroc,
+    seed=0,
+    start=None,
+    encoder="custom_cnn",
+    phases=(0, 0, 100),
+    data="eurosat-rgb",
 ):
     """The record of one fine-tuning run, written and read as the notebooks do."""
     origin = "scratch" if start is None else getattr(start, "stem", start)
@@ -49,12 +58,14 @@ def record(
         f"final_{encoder}_{seed}_{origin}.pth",
         kind="classifier",
         config={"encoder": encoder, "phases": phases, "seed": seed},
-        data={"kind": "eurosat-rgb"},
+        data={"kind": data},
         metrics={"val_accuracy": accuracy, "test_accuracy": accuracy - 0.01},
     )
     names = ("mutual_information", "one_minus_msp", "pixel_mahalanobis")
     scores = {score: {"auroc": [auroc + n / 100, 0.0, 1.0]} for n, score in enumerate(names)}
-    return write_record(folder / "records", file, start, ood={"scores": scores})
+    return write_record(
+        folder / "records", file, start, ood={"data": {"kind": "ucmerced"}, "scores": scores}
+    )
 
 
 def test_the_study_is_quoted_right_and_msp_turned_round():
@@ -109,6 +120,16 @@ def test_rows_stand_where_they_belong_and_never_fill_another(tmp_path, pretraine
     assert sources[("Custom CNN", "pretrained 50")] == "EuroSAT train"
     assert sources[("Custom CNN", SCRATCH)] == ""
     assert sources[("Custom CNN", "pretrained 300")] == MISSING
+
+
+def test_runs_on_other_data_never_stand_beside_the_study(tmp_path):
+    record(tmp_path, accuracy=0.9, auroc=0.8)
+    study = beside_study(runs_table(read_records(tmp_path / "records")))
+    record(tmp_path, accuracy=0.5, auroc=0.5, seed=1, data="resisc45")
+    runs = runs_table(read_records(tmp_path / "records"))
+    assert sorted(runs["data"]) == ["EuroSAT", "resisc45"]
+    pd.testing.assert_frame_equal(beside_study(runs), study)
+    assert (both_readings(runs)["source"] == "ours").sum() == 1
 
 
 def test_seeds_are_averaged_with_their_spread_and_number(tmp_path):
@@ -174,7 +195,8 @@ def test_configurations_are_sorted_by_pretraining():
 
 def test_pretrainings_give_separations_and_the_longest_its_projection(tmp_path):
     values = {"knn_accuracy": 0.5, "silhouette": 0.1, "davies_bouldin": 2.0}
-    what = {"kind": "simclr", "data": {"kind": "eurosat-rgb"}}
+    data = {"kind": "eurosat-rgb", "subset": "training images, labels unused"}
+    what = {"kind": "simclr", "data": data}
     for epochs in (2, 11):
         config = {"encoder": "resnet50", "epochs": epochs, "seed": 0}
         file = checkpoint(tmp_path, f"{epochs}.pth", config=config, **what)

@@ -8,6 +8,7 @@ from src.augmentations import SPECTRAL, SimCLRAugmentation
 from src.data.bands import ALL_BANDS, RGB
 from src.data.demo import make_demo
 from src.data.images import ALLBANDS, CLASSES, eurosat_allbands_store, eurosat_store
+from src.data.known import open_data
 from src.pretrain import PretrainConfig, main, pretrain
 from src.probes import embed, knn_probe
 from src.profiles import open_profile
@@ -33,7 +34,7 @@ def test_pretraining_with_twelve_channels_learns_and_can_be_looked_at(profile, t
     images, provenance = profile.unlabelled("bigearthnet", bands="all")
     assert images.shape == (24, 120, 120, 12) and images.dtype == np.uint16
     assert provenance["kind"] == "bigearthnet-v1-all"
-    store, split = profile.eurosat(bands="all")
+    store, split = profile.labelled(bands="all")
     assert store.images.shape == (100, 64, 64, 12)
     assert store.meta["bands"] == provenance["bands"] == list(ALL_BANDS)
     config = PretrainConfig(
@@ -52,7 +53,7 @@ def test_pretraining_with_twelve_channels_learns_and_can_be_looked_at(profile, t
 
 
 def test_the_command_pretrains_on_a_twelve_band_store(profile, tmp_path, monkeypatch, capsys):
-    store = profile.bigearthnet(bands="all").path
+    store = open_data("bigearthnet", profile.data, bands="all").path
     options = "--device cpu --epochs 1 --batch-size 8 --image-size 16"
     folders = ["--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
     monkeypatch.setattr("sys.argv", ["src.pretrain", str(store), *folders, *options.split()])

@@ -33,9 +33,14 @@ def _grey_levels(low: float, span: float) -> np.ndarray:
 def as_rgb(images: np.ndarray, stretch: float = EUROSAT_STRETCH) -> np.ndarray:
     """(…, 12) images as (…, 3) RGB to be looked at; those of three channels as they are.
 
+    Of any other number of bands the first three are shown, of one or two the first, in grey.
     Digital numbers (uint16) become uint8, reflectances (floats) stay floats in [0, 1].
     """
-    if images.shape[-1] == 3:
+    channels = images.shape[-1]
+    if channels == 3 and images.dtype != np.uint16:
         return images
-    rgb = images[..., [ALL_BANDS.index(band) for band in RGB]]
+    shown = [ALL_BANDS.index(band) for band in RGB] if channels == len(ALL_BANDS) else [0, 1, 2]
+    rgb = images[..., shown if channels > 2 else [0, 0, 0]]
+    if rgb.dtype == np.uint8:
+        return rgb
     return to_uint8(rgb, stretch) if rgb.dtype == np.uint16 else (rgb * 10_000 / stretch).clip(0, 1)

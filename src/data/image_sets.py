@@ -66,7 +66,7 @@ def open_or_build(
         _first_readable(images, listing.files),
         {**wanted, "files": listing.recorded()},
         listing.labels,
-        {"source": str(listing.root.absolute())},
+        {"source": str(listing.root.absolute()), "title": images.title},
     )
     return build(
         path,

@@ -2,8 +2,9 @@
 
 EuroSAT (Helber et al. 2019, arXiv 1709.00029): 27,000 images of 64×64 pixels at 10 m, ten classes.
 UC Merced Land Use (Yang & Newsam 2010): 256×256 aerial TIFFs at 0.3 m, here the out-of-distribution
-set. Any folder of class folders, or of images without classes, becomes a store by
-`python -m src.data.images FOLDER STORE`.
+set. NWPU-RESISC45 (Cheng et al. 2017, arXiv 1703.00121): 256×256 at 0.2 to 30 m, 45 classes. Any
+folder of class folders, or of images without classes, becomes a store by `python -m src.data.images
+FOLDER STORE`.
 """
 
 import argparse
@@ -43,6 +44,16 @@ UCMERCED_CLASSES = (
     *("sparseresidential", "storagetanks", "tenniscourt"),
 )
 STUDY_CLASSES = ("airplane", "storagetanks", "tenniscourt")  # of these
+RESISC45_CLASSES = (
+    *("airplane", "airport", "baseball_diamond", "basketball_court", "beach", "bridge"),
+    *("chaparral", "church", "circular_farmland", "cloud", "commercial_area", "dense_residential"),
+    *("desert", "forest", "freeway", "golf_course", "ground_track_field", "harbor"),
+    *("industrial_area", "intersection", "island", "lake", "meadow", "medium_residential"),
+    *("mobile_home_park", "mountain", "overpass", "palace", "parking_lot", "railway"),
+    *("railway_station", "rectangular_farmland", "river", "roundabout", "runway", "sea_ice"),
+    *("ship", "snowberg", "sparse_residential", "stadium", "storage_tank", "tennis_court"),
+    *("terrace", "thermal_power_station", "wetland"),
+)
 # where the 13-band archive has its class folders
 ALLBANDS = "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"
 
@@ -70,6 +81,12 @@ UCMERCED = ImageSet(
     "ucmerced",
     functools.partial(read_image, size=256),
     official=dict.fromkeys(UCMERCED_CLASSES, 100),
+)
+RESISC45 = ImageSet(
+    "NWPU-RESISC45",
+    "resisc45",
+    functools.partial(read_image, size=256),
+    official=dict.fromkeys(RESISC45_CLASSES, 700),
 )
 
 

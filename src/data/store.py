@@ -28,6 +28,16 @@ VERIFIED_BYTES = 500_000_000  # images up to this are checked whenever a store i
 SUMS = "SHA256SUMS"
 # keys of `meta` that say where and in which files the data lay, and nothing about the data
 OF_THIS_MACHINE = ("source", "files")
+# of known sets by `kind`, for people; any other is called as the folder it was made from
+TITLES = {
+    "bigearthnet-v1-rgb": "BigEarthNet",
+    "bigearthnet-v1-all": "12-band BigEarthNet",
+    "bigearthnet-v2-rgb": "reBEN",
+    "bigearthnet-v2-all": "12-band reBEN",
+    "eurosat-rgb": "EuroSAT",
+    "eurosat-all": "12-band EuroSAT",
+    "ucmerced": "UC Merced",
+}
 REBUILD = "Delete the folder and build it again."
 Patch = tuple[str, int | None, np.ndarray]  # name, label and (H, W, C) image
 
@@ -45,6 +55,11 @@ class PatchStore:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def title(self) -> str:
+        """Its name in pictures, tables and messages."""
+        return title_of({"title": self.path.name, **self.meta})
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -111,6 +126,12 @@ class PatchStore:
             finally:  # a keyboard interrupt too must not leave half a store
                 shutil.rmtree(folder)
         return cls.open(path)
+
+
+def title_of(data: dict[str, Any]) -> str:
+    """The name of a data set, by what a checkpoint or a record remembers of it."""
+    known = TITLES.get(data.get("kind", ""))
+    return known or data.get("title") or data.get("kind") or "unnamed data"
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

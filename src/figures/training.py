@@ -27,7 +27,8 @@ def view_pairs(images: np.ndarray, augment: SimCLRAugmentation, seed: int = 0) -
     rows = {"patch": as_rgb(images)}
     for name in ("view i", "view j"):
         view = augment(batch, rng).permute(0, 2, 3, 1).numpy()
-        rows[name] = as_rgb((view * std + mean).clip(0, 1))
+        seen = (view * std + mean).clip(0, 1)
+        rows[name] = as_rgb(seen) if images.dtype == np.uint16 else as_rgb(seen, 10_000)
     figure, axes = axes_grid(3, len(images), 1.15, 1.2)
     for row_axes, (name, row) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(row_axes, row, strict=True):
@@ -43,7 +44,7 @@ def pretraining_curves(
     temperature: float,
     *,
     title: str = "",
-    probe_name: str = "EuroSAT",
+    probe_name: str = "",
 ) -> Figure:
     """Loss between its floor and chance, and the kNN probe.
 
@@ -71,7 +72,7 @@ def pretraining_curves(
     if len(probed):
         untrained = {"color": UNTRAINED_COLOR, "ls": ":", "lw": 2}
         knn.axhline(percent.iloc[0], label="untrained encoder", **untrained)
-    knn.set_title(f"kNN probe on {probe_name} (val)", fontsize=10)
+    knn.set_title(f"kNN probe{probe_name and f' on {probe_name}'} (val)", fontsize=10)
     knn.set(xlabel="epoch", ylabel="accuracy, %")
     for axis in (loss, knn):
         axis.legend(fontsize=8)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.checkpoints import load
-from src.data.splits import stratified_split
-from src.data.store import PatchStore
+from src.data.known import data_of
 from src.errors import exit_with_message
 from src.figures.canvas import save
 from src.map.figures import map_panels
@@ -52,9 +51,10 @@ def _tell(summary: dict[str, Any], picture: Path) -> None:
         unmapped = f"{1 - summary['mapped']:.1%} of the scene not mapped: {why}"
         print(f"{unmapped} (no data is {none} in all bands, a mask, or no number)")
     by = ", ".join(f"{name} {share:.1%}" for name, share in summary["flagged_by"].items())
+    known = summary.get("trained_on", "its data")  # older maps do not say
     print(
         f"{summary['flagged']:.1%} of the mapped pixels flagged by"
-        f" {' or '.join(summary['thresholds'])} (of EuroSAT: {1 - summary['keep']:.0%}); {by}"
+        f" {' or '.join(summary['thresholds'])} (of {known}: {1 - summary['keep']:.0%}); {by}"
     )
     print(f"{summary['pixels_per_s']:,} pixels/s, {summary['seconds']} s; {picture}")
 
@@ -64,8 +64,7 @@ def _thresholds(args: argparse.Namespace, runtime: Runtime) -> Thresholds:
     check_exists(args.checkpoint)
     if args.store:
         _, metadata = load(args.checkpoint)
-        store = PatchStore.open(args.store)
-        split = stratified_split(store, metadata["config"]["seed"])
+        store, split = data_of(metadata, args.checkpoint, args.store)
         scores = list(dict.fromkeys([*WITHOUT_FEATURES, *args.score]))
         fitted = fit_thresholds(
             args.checkpoint, store, split, scores, keep=args.keep, runtime=runtime
@@ -95,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--score", nargs="+", choices=SCORES, default=list(DEFAULT_MASK), help=f"{either} {default}"
     )
     add("--thresholds", help="file of thresholds (default: beside the checkpoint)")
-    add("--store", help="EuroSAT store the checkpoint was trained with: fit the thresholds anew")
+    add("--store", help="what the checkpoint was trained with (set, folder, store): fit thresholds")
     add("--keep", type=float, default=0.95, help=unflagged)
     return parser
 

@@ -53,7 +53,7 @@ def map_panels(path: str | Path, out: str | Path, options: SceneOptions | None =
     _draw_flags(axes[3], picture, flagged)
     axes[3].set_title(
         f"do not trust the map here: {summary['flagged']:.1%}\n"
-        f"(of EuroSAT's validation tiles: {1 - summary['keep']:.0%})",
+        f"(of {summary['trained_on']}'s validation tiles: {1 - summary['keep']:.0%})",
         fontsize=9,
     )
     return figure
@@ -131,7 +131,8 @@ def _stretched(numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def _summary(out: str | Path) -> dict[str, Any]:
-    return json.loads((Path(out) / "map.json").read_text())
+    summary = json.loads((Path(out) / "map.json").read_text())
+    return {"trained_on": "its data", **summary}  # older ones do not say
 
 
 def _raster(out: str | Path, name: str, picture: np.ndarray) -> np.ma.MaskedArray:
@@ -187,7 +188,8 @@ def _draw_score(
     bar.ax.axvline(summary["threshold"], color="c", lw=2)
     bar.ax.tick_params(labelsize=7)
     name = SCORE_NAMES[summary["score"]]
-    axis.set_title(f"{name}: bright = unlike EuroSAT\n(line: the threshold)", fontsize=9)
+    known = summary["trained_on"]
+    axis.set_title(f"{name}: bright = unlike {known}\n(line: the threshold)", fontsize=9)
 
 
 def _draw_flags(axis: Axes, picture: np.ndarray, flagged: np.ma.MaskedArray) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 
 from src.checkpoints import load_classifier
 from src.data.bands import EUROSAT_STRETCH
+from src.data.known import check_data
 from src.data.splits import Split
 from src.data.store import PatchStore
 from src.encoders import Classifier
-from src.errors import DataError
 from src.map.thresholds import (
     DEFAULT_MASK,
     FORMAT_VERSION,
@@ -24,7 +24,6 @@ from src.map.thresholds import (
 )
 from src.map.tones import usual_tones
 from src.ood import DETECTORS, penultimate, pixel_statistics
-from src.runs import is_fingerprint_of
 from src.runs.runtime import Runtime, pick
 
 
@@ -59,7 +58,7 @@ def fit_thresholds(
     _check_request(scores, keep)
     check_exists(checkpoint)
     model, trained = load_classifier(checkpoint)
-    _check_data(trained, checkpoint, store, split)
+    check_data(trained, checkpoint, store, split)
     runtime = runtime or pick()
     model = model.to(runtime.device)
     training = _training_statistics(model, store, split.train, scores, runtime)
@@ -94,26 +93,6 @@ def _check_request(scores: Sequence[str], keep: float) -> None:
         raise ValueError(f"no map by {sorted(strangers)}; one pass gives: {', '.join(SCORES)}")
     if not 0 < keep < 1:
         raise ValueError(f"keep must lie between 0 and 1, got {keep}")
-
-
-def _check_data(
-    trained: dict[str, Any], checkpoint: str | Path, store: PatchStore, split: Split
-) -> None:
-    # a classifier may have been trained on arrays, with nothing said of them
-    data, meta = trained["data"] or {}, store.meta
-    same = all(data.get(key, meta.get(key)) == meta.get(key) for key in ("kind", "sha256", "shape"))
-    if not same or list(trained["classes"]) != meta.get("classes"):
-        raise DataError(
-            f"{checkpoint} was trained on {data.get('kind')} {data.get('shape')}, {store.path}"
-            f" holds {meta.get('kind')} {meta.get('shape')} or other pixels: give the store it was"
-            " trained with"
-        )
-    data, known = (store.images, store.labels, *vars(split).values()), trained.get("images")
-    if known is not None and not is_fingerprint_of(known, *data):  # older checkpoints do not say
-        raise DataError(
-            f"{checkpoint} was trained on another split of {store.path}: give the one it was"
-            " trained with"
-        )
 
 
 def _training_statistics(

@@ -22,6 +22,7 @@ import rasterio
 
 from src.checkpoints import load_classifier, replacing
 from src.data.locks import locked
+from src.data.store import title_of
 from src.errors import DataError
 from src.map.rasters import RASTERS, cell_values, shares, write_cog
 from src.map.scene import Scene, SceneOptions, open_scene
@@ -132,6 +133,7 @@ def _make_rasters(
         write_cog(out / f"{name}.tif", folder, cells[name], grid, scene, classes)
     valid = np.load(folder / "valid.npy", mmap_mode="r")
     found = shares(cells, grid, valid, classes, list(thresholds))
+    found["trained_on"] = title_of(known["data"])
     return found, left * scene.grid.width * scene.grid.height
 
 

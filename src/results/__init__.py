@@ -12,19 +12,19 @@ from src.results.questions import (
     which_score_works,
 )
 from src.results.records import metrics_as_json, read_records, wilson, write_record
-from src.results.study import DATA_NAMES, ENCODER_NAMES, METRICS, MISSING, SCRATCH, STUDY
+from src.results.study import ENCODER_NAMES, METRICS, MISSING, SCRATCH, STUDY
 from src.results.tables import (
     beside_study,
     both_readings,
     differences,
     longest_projection,
+    pretrained_on,
     runs_table,
     separation_table,
     sort_key,
 )
 
 __all__ = [
-    "DATA_NAMES",
     "ENCODER_NAMES",
     "METRICS",
     "MISSING",
@@ -40,6 +40,7 @@ __all__ = [
     "longest_projection",
     "metrics_as_json",
     "paired_difference",
+    "pretrained_on",
     "read_records",
     "runs_table",
     "separation_table",

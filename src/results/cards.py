@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from src.checkpoints import load, replacing
+from src.data.store import title_of
 from src.errors import exit_with_message
-from src.results.study import DATA_NAMES, ENCODER_NAMES
+from src.results.study import ENCODER_NAMES
 
 LIMIT = 10_000_000  # bytes: what is small enough to travel with the code
 TITLE = """# Model cards
@@ -85,8 +86,7 @@ def _what(metadata: dict[str, Any]) -> str:
 
 def _data(metadata: dict[str, Any]) -> str:
     data = metadata["data"]
-    name = DATA_NAMES[data["kind"]] if metadata["kind"] == "simclr" else "EuroSAT"
-    return f"{name} ({data['subset']})" if "subset" in data else name
+    return f"{title_of(data)} ({data['subset']})" if "subset" in data else title_of(data)
 
 
 def _reached(metrics: dict[str, float]) -> str:

@@ -3,14 +3,6 @@
 import pandas as pd
 
 ENCODER_NAMES = {"custom_cnn": "Custom CNN", "resnet50": "ResNet-50", "vit_b_16": "ViT-B/16"}
-DATA_NAMES = {
-    "bigearthnet-v1-rgb": "BigEarthNet",
-    "bigearthnet-v1-all": "BigEarthNet, 12 bands",
-    "bigearthnet-v2-rgb": "reBEN",
-    "bigearthnet-v2-all": "reBEN, 12 bands",
-    "eurosat-rgb": "EuroSAT train",
-    "eurosat-all": "EuroSAT train, 12 bands",
-}
 SCRATCH = "from scratch"
 METRICS = {
     "val_accuracy": "val accuracy, %",

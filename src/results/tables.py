@@ -9,19 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from src.results.study import (
-    DATA_NAMES,
-    ENCODER_NAMES,
-    METRICS,
-    MISSING,
-    NOT_IN_STUDY,
-    SCRATCH,
-    STUDY,
-)
+from src.data.store import title_of
+from src.results.study import ENCODER_NAMES, METRICS, MISSING, NOT_IN_STUDY, SCRATCH, STUDY
 
 Record = dict[str, Any]
 # of one run: what it was, what it reached, and what it took
-RUN = ["encoder", "configuration", "pretrained_on", "epochs", "seed"]
+RUN = ["data", "ood", "encoder", "configuration", "pretrained_on", "epochs", "seed"]
+OF_STUDY = ("EuroSAT", "UC Merced")  # its data, in and out of distribution
 REACHED = [*METRICS, "test_accuracy", "auroc_pixel_mahalanobis"]
 TOOK = ["hours", "hardware", "date"]
 # shown of ours alone, in `beside_study`
@@ -41,8 +35,10 @@ def runs_table(records: list[Record]) -> pd.DataFrame:
 def _row(record: Record) -> dict[str, Any]:
     config, metrics, phases = record["config"], record["metrics"], record["config"]["phases"]
     configuration, source, hours = _start(record)
-    scores = record["ood"]["scores"].items()
+    asked = record.get("ood", {"data": {"title": ""}, "scores": {}})
     return {
+        "data": title_of(record["data"]),
+        "ood": title_of(asked["data"]),
         "encoder": ENCODER_NAMES[config["encoder"]],
         "configuration": configuration,
         "pretrained_on": source,
@@ -50,7 +46,7 @@ def _row(record: Record) -> dict[str, Any]:
         "seed": config["seed"],
         "val_accuracy": 100 * metrics["val_accuracy"],
         "test_accuracy": 100 * metrics["test_accuracy"],
-        **{f"auroc_{score}": values["auroc"][0] for score, values in scores},
+        **{f"auroc_{score}": values["auroc"][0] for score, values in asked["scores"].items()},
         "hours": hours,
         "hardware": record["versions"]["hardware"],
         "date": record["versions"]["date"],
@@ -66,7 +62,12 @@ def _start(record: Record) -> tuple[str, str, str]:
         return "ImageNet", "ImageNet", hours
     configuration = f"pretrained {origin['config']['epochs']}"
     hours = f"{origin['seconds'] / 3600:.2f} + {hours}"
-    return configuration, DATA_NAMES[origin["data"]["kind"]], hours
+    return configuration, pretrained_on(origin["data"]), hours
+
+
+def pretrained_on(data: dict[str, Any]) -> str:
+    """What a record says of the data of a pretraining, in a word or two."""
+    return title_of(data) + (" train" if "subset" in data else "")
 
 
 def _order(encoder: str, configuration: str) -> tuple[int, int]:
@@ -85,10 +86,11 @@ def sort_key(configuration: str) -> int:
 
 
 def beside_study(runs: pd.DataFrame) -> pd.DataFrame:
-    """Every configuration of the study and of ours, one row each, as text.
+    """Every configuration of the study and of ours on its data, one row each, as text.
 
     What we did not run is `missing`.
     """
+    runs = _of_study_data(runs)
     keys = dict.fromkeys([*STUDY.index, *zip(runs["encoder"], runs["configuration"], strict=True)])
     rows = {}
     for encoder, configuration in sorted(keys, key=lambda key: _order(*key)):
@@ -108,7 +110,7 @@ def both_readings(runs: pd.DataFrame) -> pd.DataFrame:
     nothing of the study is needed but its printed table.
     """
     readings = ["msp_as_printed", "auroc_one_minus_msp"]
-    study = STUDY.reset_index().assign(source="study")
+    study, runs = STUDY.reset_index().assign(source="study"), _of_study_data(runs)
     ours = runs.assign(source="ours", msp_as_printed=1 - runs["auroc_one_minus_msp"])
     shown = ["source", "encoder", "configuration", "auroc_mutual_information", *readings]
     table = pd.concat([frame[shown] for frame in (study, ours) if len(frame)], ignore_index=True)
@@ -124,7 +126,7 @@ def differences(runs: pd.DataFrame, base: str, other: str) -> pd.DataFrame:
     Ours are paired by seed and by fine-tuning length, so that a short run is not compared with a
     long one; phases add up to the length from scratch. Without any pair the table is empty.
     """
-    rows = {}
+    rows, runs = {}, _of_study_data(runs)
     for encoder in ENCODER_NAMES.values():
         ours = runs[runs["encoder"] == encoder]
         ours = _paired(ours, other) - _paired(ours, base)
@@ -134,6 +136,10 @@ def differences(runs: pd.DataFrame, base: str, other: str) -> pd.DataFrame:
             rows[encoder, f"{other} − {base}"] = row
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.rename_axis(["encoder", "difference"]) if rows else table
+
+
+def _of_study_data(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs[(runs["data"] == OF_STUDY[0]) & (runs["ood"] == OF_STUDY[1])]
 
 
 def _paired(runs: pd.DataFrame, configuration: str) -> pd.DataFrame:
@@ -177,7 +183,7 @@ def separation_table(records: list[Record]) -> pd.DataFrame:
     names = ["encoder", "epochs", "pretrained on", "seed", "features"]
     index, rows = [], []
     for record in _pretrainings(records):
-        config, source = record["config"], DATA_NAMES[record["data"]["kind"]]
+        config, source = record["config"], pretrained_on(record["data"])
         run = ENCODER_NAMES[config["encoder"]], config["epochs"], source, config["seed"]
         for features, values in record["separation"].items():
             index.append((*run, features))
