@@ -14,7 +14,8 @@ from matplotlib.patches import Patch
 from src.data.bands import ALL_BANDS, RGB, as_rgb
 from src.figures.canvas import axes_grid
 from src.figures.detection import SCORE_NAMES
-from src.map.rasters import NO_CLASS, class_colours
+from src.figures.palette import class_colormap, class_colors
+from src.map.rasters import NO_CLASS
 from src.map.scene import Scene, SceneOptions, open_scene
 from src.map.scene_checks import radiometry, rendered
 
@@ -160,7 +161,7 @@ def _show(axis: Axes, picture: np.ndarray, title: str) -> None:
 def _draw_classes(
     figure: Figure, axis: Axes, numbers: np.ma.MaskedArray, shares: dict[str, float]
 ) -> None:
-    """Classes in the colours of `class_colours`, with a legend of those that occur."""
+    """Classes in the colours of `class_colors`, with a legend of those that occur."""
     _show_classes(axis, numbers, list(shares))
     axis.set_title("classes (no truth is known)", fontsize=9)
     percents = {n: f"{share:.0%}" if share >= 0.005 else "<1%" for n, share in shares.items()}
@@ -169,13 +170,13 @@ def _draw_classes(
 
 
 def _show_classes(axis: Axes, numbers: np.ma.MaskedArray, classes: list[str]) -> None:
-    colors, last = ListedColormap(class_colours(classes)), len(classes) - 0.5
+    colors, last = class_colormap(classes), len(classes) - 0.5
     numbers = np.ma.masked_equal(numbers, NO_CLASS)
     axis.imshow(numbers, cmap=colors, vmin=-0.5, vmax=last, interpolation="nearest")
 
 
 def _draw_legend(figure: Figure, classes: list[str], labels: dict[str, str]) -> None:
-    colours = dict(zip(classes, class_colours(classes), strict=True))
+    colours = dict(zip(classes, class_colors(classes), strict=True))
     handles = [Patch(color=colours[name], label=label) for name, label in labels.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
 

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from rasterio.windows import Window
 
 from src.checkpoints import replacing
+from src.figures.palette import class_colors
 from src.map.scene import Scene
 from src.map.tiles import TileGrid
 
@@ -25,25 +26,6 @@ RASTERS = {
     "flagged": ("uint8", "mode"),
     "flagged_by": ("uint8", "mode"),
 }
-# of EuroSAT's classes, as maps have them: water blue, forest green, what is built red and grey
-LAND_COVER = {
-    "AnnualCrop": "#f0dc7a",
-    "Forest": "#1f6b35",
-    "HerbaceousVegetation": "#b5c95a",
-    "Highway": "#6b6b6b",
-    "Industrial": "#a64ca6",
-    "Pasture": "#8fdb8f",
-    "PermanentCrop": "#d9923b",
-    "Residential": "#d62f3a",
-    "River": "#5ab4f0",
-    "SeaLake": "#17479e",
-}
-
-
-def class_colours(classes: Sequence[str]) -> list[str]:
-    """A colour for each class: `LAND_COVER` where all are in it, else matplotlib's."""
-    known = set(classes) <= LAND_COVER.keys()
-    return [LAND_COVER[name] if known else f"C{n}" for n, name in enumerate(classes)]
 
 
 def cell_values(
@@ -157,7 +139,7 @@ def _profile(name: str, scene: Scene) -> dict[str, Any]:
 
 def _name_classes(file: rasterio.io.DatasetWriter, classes: list[str]) -> None:
     """Colours as in every figure, and names as tags."""
-    colours = [to_rgb(colour) for colour in class_colours(classes)]
+    colours = [to_rgb(color) for color in class_colors(classes)]
     eight_bit = {n: tuple(round(255 * v) for v in colour) for n, colour in enumerate(colours)}
     file.write_colormap(1, eight_bit)
     file.update_tags(**{f"CLASS_{n}": name for n, name in enumerate(classes)})
