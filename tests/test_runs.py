@@ -379,6 +379,23 @@ def test_going_on_in_another_environment_is_said(tmp_path, monkeypatch):
         run(tmp_path)
 
 
+@pytest.mark.parametrize("asked", ["", "2"])
+def test_it_goes_on_with_the_threads_it_was_begun_with_or_says_so(tmp_path, monkeypatch, asked):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    stopped_after_two_saves(tmp_path)  # with one
+    try:
+        torch.set_num_threads(2)
+        if not asked:
+            run(tmp_path)
+            assert torch.get_num_threads() == 1
+            return
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        with pytest.warns(UserWarning, match=r"\{'threads': \('1', '2'\)\}"):
+            run(tmp_path)
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_an_unknown_way_to_resume_is_refused(tmp_path):
     with pytest.raises(ValueError, match="resume must be 'auto', 'force' or False, not 'yes'"):
         run(tmp_path, resume="yes")

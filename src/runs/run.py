@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from filelock import FileLock, Timeout
 
 from src import checkpoints
@@ -28,6 +29,7 @@ from src.runs.distributed import ALONE, World, all_reduce_any
 from src.runs.fingerprints import fingerprint, sampled_fingerprint
 from src.runs.settings import RESUME, RunSettings, check_settings
 from src.runs.states import SavedStates, State
+from src.runs.threads import use_threads
 
 # several processes ask one another every so many steps whether to stop: asking waits for the device
 STEPS_BETWEEN_VOTES = 10
@@ -129,7 +131,7 @@ class Run:
                 )
             saved = None  # its checkpoint has a name of its own: nothing is lost
         if saved is not None:
-            self._warn_of_other_versions(saved[1]["versions"])
+            self._take_environment(saved[1]["versions"])
         all_reduce_any(False, self.world)  # all have read, so the first may write
         if saved is None:
             self._clear()
@@ -171,8 +173,13 @@ class Run:
             self.metadata["forced"] = [*saved.get("forced", []), str(differences)]
         return not differences or forced
 
-    def _warn_of_other_versions(self, was: dict[str, str]) -> None:
+    def _take_environment(self, was: dict[str, str]) -> None:
+        """As many threads as the run was begun with; a warning, of what else is another."""
         now = self.metadata["versions"]
+        if "threads" in now and "threads" in was:
+            use_threads(int(was["threads"]))
+            now["threads"] = str(torch.get_num_threads())
+        was = {"threads": now.get("threads"), **was}  # older runs do not say
         differing = (key for key in now if key != "date" and was.get(key) != now[key])
         differences = {key: (was.get(key), now[key]) for key in differing}
         if differences:

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from src.runs.threads import settle_threads
+
 PRECISIONS = ("auto", "bfloat16", "float32")
 SWITCHES = ("compile", "deterministic", "recompute")  # of a `Runtime`, for trainings
 
@@ -82,6 +84,7 @@ def pick(
 ) -> Runtime:
     """Choose device ("auto", "cuda", "mps", "cpu") and precision ("auto", "bfloat16", "float32").
 
+    On a CPU that others use, torch gets fewer threads: see `src.runs.threads`.
     A GPU that is there and cannot be used is said in one line: as a warning where the choice is
     automatic, else as the error.
 
@@ -111,6 +114,8 @@ def pick(
         dtype, why = _precision(kind)
     else:
         dtype, why = getattr(torch, precision), "precision as asked"
+    if kind == "cpu" and (fewer := settle_threads()):
+        why = f"{why}; {fewer}"
     compile = kind == "cuda" if compile is None else compile
     return Runtime(torch.device(device), dtype, why, compile, deterministic, recompute)
 
@@ -235,6 +240,7 @@ def record(runtime: Runtime) -> dict[str, str]:
     return {
         "hardware": hardware(runtime.device),
         "precision": runtime.arithmetic,
+        **({"threads": str(torch.get_num_threads())} if runtime.device.type == "cpu" else {}),
         "python": platform.python_version(),
         "commit": _commit() or "not a git checkout",
         "date": date.today().isoformat(),
