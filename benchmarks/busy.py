@@ -71,7 +71,8 @@ def main() -> None:
     kinds = [*itertools.product((2, 1), WAITS), (None, "as it comes")]
     cases = [(*kind, busy) for _ in range(args.repeats) for kind in kinds for busy in (False, True)]
     table = pd.DataFrame([row(*case, args.steps) for case in cases])
-    best = table.groupby(["threads", "wait", "beside"], sort=False)["views/s"].max().unstack()
+    keys = ["threads", "wait"]
+    best = table.pivot_table("views/s", keys, "beside", aggfunc="max", sort=False)
     best["share of idle"] = best["busy"] / best.loc[(2, "as it comes"), "idle"]
     print(best.round(2))
     from src.runs.runtime import pick, record
