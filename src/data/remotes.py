@@ -1,6 +1,8 @@
 """Where the data sets are: pinned addresses and checksums."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 from src.data.image_sets import ImageSet
 from src.data.images import ALLBANDS, EUROSAT, EUROSAT_ALLBANDS, UCMERCED
@@ -78,3 +80,11 @@ SETS = {
         ),
     ],
 }
+
+
+def known_md5(url: str) -> str | None:
+    """MD5 of the file at an address, if it is one of ours or has the name of one; else None."""
+    parts = PurePosixPath(urlsplit(url).path).parts  # zenodo.org/api/records/…/NAME/content
+    remotes = [remote for remotes in SETS.values() for remote in remotes]
+    known = {PurePosixPath(remote.file).name: remote.md5 for remote in remotes}
+    return next((known[part] for part in reversed(parts) if part in known), None)
