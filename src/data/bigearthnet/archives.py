@@ -252,9 +252,9 @@ def _from_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | DataEr
 def _tar(content: io.BufferedReader) -> Iterator[tuple[str, int, Read]]:
     with contextlib.ExitStack() as stack:
         stream = _unpacked(content, stack)
-        # "r|": read from beginning to end, as a stream is
-        options = {"mode": "r|", "bufsize": READ, "tarinfo": _StrictMember}
-        tar = stack.enter_context(tarfile.open(fileobj=stream, **options))
+        # "r|": read from beginning to end, as a stream is; its own small buffer: tarfile copies
+        # what is left of that at every header and every file
+        tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictMember))
         while (member := tar.next()) is not None:
             tar.members.clear()  # or it would remember all 7.7 million of them
             if member.isfile():
