@@ -420,7 +420,7 @@ def test_the_same_bytes_from_address_and_pipe_are_one_stream(
     assert "patches are there already" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.bz2"])
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
 @pytest.mark.parametrize("kind", ["url", "pipe", "file"])
 def test_a_wrong_md5_leaves_nothing(tmp_path, data, serve, build, pipe_in, kind, name):
     content = data.packed[name]
@@ -439,7 +439,7 @@ def test_it_ends_when_all_selected_patches_are_in(tmp_path, data, serve, capsys)
     first = data.store.names[-1]  # in the archive
     (tmp_path / "list.csv").write_text(first)
     padding = tarfile.TarInfo("else/where.bin")
-    padding.size = 32 << 20
+    padding.size = 24 << 20
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for patch in (first, data.store.names[0]):
