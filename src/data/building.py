@@ -19,9 +19,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from src.data.store import checksum_of_pixels, write_header, write_meta
+from src.data.streams import Digest
 from src.errors import DataError
 
 COMMIT_SECONDS = 5.0  # so much work is lost when the build is killed
+MARKS = "marks.json"  # see `src.data.streams.Digest`
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Plan:
     # which file a compressed archive is: what was read of it is good once its checksum, at its very
     # end, was right; a build that goes on with another file reads everything again
     stream: str | None = None
+    # of a stream that is no file: what was read of it is told by its bytes
+    digest: Digest | None = None
 
     def recorded(self) -> dict[str, Any]:
         """As JSON holds it; names and labels by their checksum."""
@@ -69,6 +73,7 @@ class Building:
 
     def __enter__(self) -> "Building":
         self._check_plan()
+        self._check_stream()
         self.file.parent.mkdir(exist_ok=True)
         with contextlib.ExitStack() as stack:
             self.log = stack.enter_context(open(self.folder / "done.txt", "a+b", buffering=0))
@@ -90,11 +95,6 @@ class Building:
             tqdm.write(f"{self.folder}: the files have changed since it was begun; it begins anew")
             self.forget()
             begun = None
-        stream = self.folder / "stream.txt"
-        if stream.exists() and stream.read_text() != self.plan.stream:
-            self.forget()
-        if self.plan.stream is not None:
-            stream.write_text(self.plan.stream)
         if begun is None:
             file.with_suffix(".new").write_text(json.dumps(plan, indent=1))
             file.with_suffix(".new").replace(file)
@@ -110,15 +110,30 @@ class Building:
                 " under another name."
             )
 
+    def _check_stream(self) -> None:
+        """Forget what was read of another stream; of the same, know what it was."""
+        stream, digest = self.folder / "stream.txt", self.plan.digest
+        begun = stream.read_text() if stream.exists() else None
+        # a checksum of all that is read says nothing of what came from elsewhere, good as it may be
+        if begun != self.plan.stream and (begun is not None or digest is not None):
+            if (self.folder / "done.txt").exists():
+                tqdm.write(f"{self.folder} was begun from another source: all is read again")
+            self.forget()
+        if self.plan.stream is not None:
+            stream.write_text(self.plan.stream)
+        if digest is not None:
+            marks = self._begun(self.folder / MARKS) or {}
+            digest.begin({int(position): md5 for position, md5 in marks.items()})
+
     def forget(self) -> None:
         """Read everything again the next time: nothing that was read is to be trusted."""
         self.uncommitted = []
-        for name in ("done.txt", "stream.txt"):
+        for name in ("done.txt", "stream.txt", MARKS):
             (self.folder / name).unlink(missing_ok=True)
 
     @staticmethod
     def _begun(file: Path) -> dict[str, Any] | None:
-        """The plan of the build that was begun; None: there was none."""
+        """What a file says of the build that was begun; None: there was none."""
         if not file.exists():
             return None
         try:
@@ -185,6 +200,12 @@ class Building:
         """Make the rows noted so far outlast a power cut."""
         with open(self.file, "rb") as file:
             os.fsync(file.fileno())  # pixels first: a row is never said to be there before it is
+        if self.plan.digest is not None:  # nor before it is known of which bytes it was read
+            with open(self.folder / f"{MARKS}.new", "w") as file:
+                json.dump(self.plan.digest.recorded(), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(file.name, self.folder / MARKS)
         self.log.write("".join(map(self._line, self.uncommitted)).encode())
         os.fsync(self.log.fileno())
         self.uncommitted, self.committed = [], time.monotonic()
@@ -217,6 +238,8 @@ class Building:
         with open(self.file, "rb") as file:
             os.fsync(file.fileno())
         sha256 = checksum_of_pixels(self.file, self.offset)
+        if self.plan.digest is not None:
+            notes = {**notes, "checksum": self.plan.digest.account}
         write_meta(self.file.parent, {**self.plan.meta, **notes}, shape, sha256)
         return self.file.parent
 

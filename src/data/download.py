@@ -4,26 +4,31 @@ Command line: `python -m src.data.download SET`, one of `SETS`.
 """
 
 import argparse
-import errno
 import hashlib
-import http.client
 import shutil
 import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from src.data.connections import (
+    BUSY,
+    FAILURES,
+    Answer,
+    ask,
+    is_of_this_machine,
+    is_web_page,
+    refusal,
+    total_of,
+)
 from src.data.folders import find_class_folders, list_images
 from src.data.image_sets import account
 from src.data.locks import WAIT, locked
 from src.data.remotes import SETS, Remote
 from src.errors import DataError, exit_with_message
 
-TIMEOUT = 60  # seconds without a byte
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that are others a little later
 MAX_RATIO = 100  # unpacked bytes to packed ones: images hardly shrink when they are packed
 
 
@@ -79,38 +84,25 @@ def _check_counts(folder: Path, remote: Remote) -> None:
 def _download(url: str, partial: Path) -> bool:
     """Fetch what is still missing of `partial`; whether the server says that this is all."""
     have = _size(partial)
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            return _receive(response, partial, have)
+        answer = ask(url, have)
+        with answer.response:
+            return _receive(answer, partial)
     except urllib.error.HTTPError as error:
         with error:  # it holds the connection
             if error.code != 416 or not have:
-                raise _refused(error, url, partial) from error
+                kept = f"; the {have:,} bytes in {partial} are kept" if error.code in BUSY else ""
+                raise DataError(f"{refusal(error, url)}{kept}") from error
             _check_complete(error, partial)
             return True
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        if isinstance(error, OSError) and _is_of_this_machine(error):
+    except FAILURES as error:
+        if is_of_this_machine(error):
             raise
         raise DataError(
             f"no connection to {url} ({error or type(error).__name__}). Run again to go on from the"
             f" {_size(partial):,} bytes in {partial}; on a machine without internet, download it"
             f" elsewhere and put it at {partial.with_suffix('')}."
         ) from error
-
-
-def _refused(error: urllib.error.HTTPError, url: str, partial: Path) -> DataError:
-    state = "the address may have moved, see SETUP.md"
-    if error.code in BUSY:
-        wait = error.headers.get("Retry-After")
-        state = f"it is busy. Try again later{f', in {wait} s' if wait else ''}; the"
-        state = f"{state} {_size(partial):,} bytes in {partial} are kept"
-    return DataError(f"{url} answers {error.code} {error.reason}: {state}")
-
-
-def _is_of_this_machine(error: OSError) -> bool:
-    """Whether the disk is at fault (full, read-only …), and not the connection."""
-    return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def _size(file: Path) -> int:
@@ -122,58 +114,36 @@ def _check_complete(error: urllib.error.HTTPError, partial: Path) -> None:
 
     Unless it is too much: then it is no beginning of this file, and the next try starts anew.
     """
-    total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
-    if total.isdigit() and _size(partial) > int(total):
+    total = total_of(error)
+    if total is not None and _size(partial) > total:
         had = _size(partial)
         partial.unlink()
         raise DataError(
-            f"{partial} had {had:,} bytes, {error.url} has {int(total):,}: it was a part of another"
+            f"{partial} had {had:,} bytes, {error.url} has {total:,}: it was a part of another"
             " file and is deleted. Run again to download it anew."
         )
 
 
-def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> bool:
-    """Append the response to the `have` bytes there are; ConnectionError if it ends too early.
-
-    Whether it is known that it did not: a server that says no length may have broken off.
-    """
-    begins, total = _range(response, have)
-    if begins not in (0, have):
-        raise ConnectionError(f"asked for bytes from {have:,}, got them from {begins:,}")
+def _receive(answer: Answer, partial: Path) -> bool:
+    """Append what comes to the part there is; whether the server says that this is all."""
+    begins = answer.begins
     with (
         open(partial, "ab" if begins else "wb") as file,
-        tqdm(total=total, initial=begins, desc=partial.stem, unit="B", unit_scale=True) as bar,
+        tqdm(
+            total=answer.total, initial=begins, desc=partial.stem, unit="B", unit_scale=True
+        ) as bar,
     ):
-        try:
-            while block := response.read(1 << 20):
-                file.write(block)
-                bar.update(len(block))
-        except http.client.IncompleteRead as error:
-            file.write(error.partial)
-            raise
-        if total is not None and file.tell() < total:
-            raise ConnectionError(f"{file.tell():,} of {total:,} bytes")
-    return total is not None or response.chunked
-
-
-def _range(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
-    """Where in the file the response begins, and the file's length if the server says it.
-
-    A server that cannot continue answers 200 and sends everything again.
-    """
-    length = response.headers.get("Content-Length")
-    begins = have if response.status == 206 else 0
-    first = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    if response.status == 206 and first.isdigit():
-        begins = int(first)
-    return begins, begins + int(length) if length else None
+        for block in answer.blocks():
+            file.write(block)
+            bar.update(len(block))
+    return answer.says_its_end
 
 
 def _verify(file: Path, remote: Remote, complete: bool) -> None:
     with open(file, "rb") as content:
         digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False))
         content.seek(0)
-        page = content.read(200).lstrip().lower().startswith((b"<!doctype", b"<html"))
+        page = is_web_page(content.read(200))
     if digest.hexdigest() != remote.md5:
         if not complete:
             raise DataError(

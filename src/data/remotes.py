@@ -1,6 +1,8 @@
 """Where the data sets are: pinned addresses and checksums."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 from src.data.image_sets import ImageSet
 from src.data.images import ALLBANDS, EUROSAT, EUROSAT_ALLBANDS, UCMERCED
@@ -78,3 +80,13 @@ SETS = {
         ),
     ],
 }
+# what it takes to read an archive as it comes: which patches there are
+SETS |= {f"{name}-lists": SETS[name][:-1] for name in ("bigearthnet-v1", "bigearthnet-v2")}
+
+
+def known_md5(url: str) -> str | None:
+    """MD5 of the file at an address, if it is one of ours or has the name of one; else None."""
+    parts = PurePosixPath(urlsplit(url).path).parts  # zenodo.org/api/records/…/NAME/content
+    remotes = [remote for remotes in SETS.values() for remote in remotes]
+    known = {PurePosixPath(remote.file).name: remote.md5 for remote in remotes}
+    return next((known[part] for part in reversed(parts) if part in known), None)

@@ -19,11 +19,12 @@ from src.data.bigearthnet.sources import Archive, Folders, detect
 from src.data.building import Plan
 from src.data.ingest import Decode, build
 from src.data.store import PatchStore, open_if_there
+from src.data.streams import is_stream, place
 from src.errors import DataError
 
 
 def bigearthnet_store(
-    root: str | Path,
+    root: str | Path | Archive,
     path: str | Path,
     selection: Selection = EVERY_PATCH,
     *,
@@ -44,7 +45,9 @@ def bigearthnet_store(
     Args:
         root: folder of patch folders (v1, `…/BigEarthNet-v1.0`), of tile folders (v2,
             `…/BigEarthNet-S2`), a folder around it, or the archive itself (.tar.gz, .tar.zst,
-            .zip), which is streamed and not extracted.
+            .zip), which is streamed and not extracted; or its address (https://…) or "-", standard
+            input, which are read as they come and kept nowhere. An `Archive` says its MD5, and
+            whether to stop when complete.
         bands: "rgb", (120, 120, 3) uint8; or "all", (120, 120, 12) uint16 in the order of
             ALL_BANDS, coarser bands repeated to 10 m.
         stretch: of RGB: the digital number that becomes white, or "percentile"; see
@@ -59,12 +62,12 @@ def bigearthnet_store(
             `src.data.ingest.build`.
         ValueError: bands, stretch or layout make no sense.
     """
-    root, path = Path(root), Path(path)
+    path = Path(path)
     wanted = {**selection.recorded(), **_rendering(bands, stretch)}
     rendered = {"bands": BANDS[bands], "stretch": stretch if bands == "rgb" else None}
     read = functools.partial(read_patch, **rendered)
     store = open_if_there(path, wanted)
-    if store and not (root.is_dir() and _outdated(store, detect(root, layout), selection, read)):
+    if store and not (_is_folder(root) and _outdated(store, detect(root, layout), selection, read)):
         return store
     source = detect(root, layout)
     tqdm.write(f"BigEarthNet from {source}")
@@ -73,8 +76,8 @@ def bigearthnet_store(
     like = np.zeros((SIZE, SIZE, len(BANDS[bands])), np.uint8 if bands == "rgb" else np.uint16)
     # not from where: a store begun from the archive may be finished from its folders
     kind = {"kind": f"bigearthnet-{release}-{bands}"}
-    notes = {"source": str(root.absolute()), "counts": counts}
-    plan = Plan(names, like, kind | wanted, notes=notes, stream=source.stream)
+    notes = {"source": _origin(root), "counts": counts}
+    plan = Plan(names, like, kind | wanted, notes=notes, stream=source.stream, digest=source.digest)
     store = build(
         path,
         plan,
@@ -86,6 +89,16 @@ def bigearthnet_store(
     )
     tqdm.write(account(store.meta["counts"], _official(release, selection)))
     return store
+
+
+def _is_folder(root: str | Path | Archive) -> bool:
+    return not isinstance(root, Archive) and not is_stream(root) and Path(root).is_dir()
+
+
+def _origin(root: str | Path | Archive) -> str:
+    """What `meta.json` says of where the images are from."""
+    root = root.root if isinstance(root, Archive) else root
+    return place(root) if is_stream(root) else str(Path(root).absolute())
 
 
 def _outdated(

@@ -15,6 +15,7 @@ import numpy as np
 from src.data.bigearthnet.archives import Archive
 from src.data.folders import holds, is_hidden
 from src.data.ingest import Task
+from src.data.streams import is_stream
 from src.errors import DataError
 
 LAYOUTS = ("flat", "tiles", "archive")
@@ -23,10 +24,11 @@ LOOKED_AT = 50  # folders in a folder, to tell what it holds: some may be empty 
 DEPTH = 2  # outer folders
 
 
-def detect(root: str | Path, layout: str = "auto") -> "Folders | Archive":
+def detect(root: str | Path | Archive, layout: str = "auto") -> "Folders | Archive":
     """Tell what lies at `root`.
 
     Args:
+        root: a folder, an archive, its address, or "-": standard input.
         layout: "auto" looks, also into folders inside; "flat" (v1 folders), "tiles" (v2 folders) or
             "archive" says it.
 
@@ -34,9 +36,16 @@ def detect(root: str | Path, layout: str = "auto") -> "Folders | Archive":
         DataError: nothing is there, it looks like none of them, or there are two.
         ValueError: no such layout.
     """
-    root = Path(root)
     if layout not in ("auto", *LAYOUTS):
         raise ValueError(f"layout must be 'auto' or one of {LAYOUTS}, not {layout!r}")
+    archive = root if isinstance(root, Archive) else None
+    if archive is None and is_stream(root):
+        archive = Archive(root)
+    if archive and layout in ("flat", "tiles"):
+        raise DataError(f"{archive} is an archive, but layout={layout!r} means a folder")
+    if archive and archive.is_stream:
+        return archive
+    root = Path(archive.root if archive else root)
     if not root.exists():
         raise DataError(
             f"BigEarthNet not found: no folder or archive {root}. SETUP.md says where to download"
@@ -48,7 +57,9 @@ def detect(root: str | Path, layout: str = "auto") -> "Folders | Archive":
             " folder or the archive that it was made from"
         )
     if layout == "archive" or (layout == "auto" and root.is_file()):
-        return Archive(root)
+        return archive or Archive(root)
+    if archive:
+        raise DataError(f"{root} is a folder: md5 and stop_when_complete are of an archive")
     if not root.is_dir():
         raise DataError(f"{root} is a file, but layout={layout!r} means a folder")
     return _find(root) if layout == "auto" else Folders(root, tiles=layout == "tiles")
@@ -110,7 +121,7 @@ class Folders:
 
     root: Path
     tiles: bool  # v2: `<tile>/<patch>/`
-    stream = None  # see `Archive.stream`: of folders every file is good by itself
+    stream = digest = None  # see `Archive.stream`: of folders every file is good by itself
 
     def __str__(self) -> str:
         return f"{self.root} ({'patch folders in tile folders' if self.tiles else 'patch folders'})"
