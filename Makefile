@@ -9,7 +9,8 @@ notebook = echo "== notebooks/$(file)" && $(BIN)/papermill notebooks/$(file) run
   -k python3 --no-progress-bar -p PROFILE demo $(2)
 
 .PHONY: help demo demo-all demo-answers $(NOTEBOOKS:%=demo-%) audit test soak bench lint clean \
-  data-eurosat data-eurosat-allbands data-ucmerced data-bigearthnet-v1 data-bigearthnet-v2
+  data-eurosat data-eurosat-allbands data-ucmerced data-bigearthnet-v1 data-bigearthnet-v2 \
+  data-bigearthnet-v1-stream data-bigearthnet-v2-stream
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-22s %s\n", $$1, $$2}'
 
@@ -76,6 +77,16 @@ data-bigearthnet-v2: .venv/.demo ## download BigEarthNet-S2 v2.0 (63 GB) and bui
 	@$(BIN)/python -m src.data.download bigearthnet-v2
 	@$(BIN)/python -m src.data.bigearthnet data/BigEarthNet-S2.tar.zst data/stores/bigearthnet_v2_train_rgb_2750 \
 	  --metadata data/metadata.parquet --split train
+
+data-bigearthnet-v1-stream: .venv/.demo ## build v1's store from the address: no archive is kept, 11.65 GB of disk
+	@$(BIN)/python -m src.data.download bigearthnet-v1-lists
+	@$(BIN)/python -m src.data.bigearthnet https://zenodo.org/records/12687186/files/BigEarthNet-S2-v1.0.tar.gz \
+	  data/stores/bigearthnet_train_rgb_2750 --split data/splits/train.csv
+
+data-bigearthnet-v2-stream: .venv/.demo ## build v2's store from the address: 10.28 GB of disk
+	@$(BIN)/python -m src.data.download bigearthnet-v2-lists
+	@$(BIN)/python -m src.data.bigearthnet https://zenodo.org/records/10891137/files/BigEarthNet-S2.tar.zst \
+	  data/stores/bigearthnet_v2_train_rgb_2750 --metadata data/metadata.parquet --split train
 
 clean: ## remove what demo made (not your data, runs or checkpoints)
 	rm -rf data/demo models/demo umap_visualizations/demo runs/demo runs/audit/demo

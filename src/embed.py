@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from src.augmentations.evaluation_transform import prepare
 from src.checkpoints import load, load_classifier, load_encoder, replacing
@@ -22,6 +21,7 @@ from src.data.folders import is_hidden
 from src.data.images import read_image
 from src.data.store import PatchStore, write_header
 from src.errors import DataError, exit_with_message
+from src.runs.bars import bar
 from src.runs.runtime import Runtime, add_arguments, from_arguments, pick
 from src.runs.states import require_room
 
@@ -74,7 +74,7 @@ def embed_to_files(
         # written, not mapped: a map on a disk that is full ends the process without a word
         with open(partial_array, "wb") as array:
             write_header(array, shape[0], shape[1:], np.dtype(np.float32))
-            for images in tqdm(batches, desc="embedding", total=count, unit="batch"):
+            for images in bar(batches, desc="embedding", total=count, unit="batch"):
                 _check_bands(images, config["in_channels"])
                 array.write(_features(encoder, images, runtime).tobytes())
         index.to_parquet(partial_index, index=False)

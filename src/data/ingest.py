@@ -30,6 +30,7 @@ from src.data.building import Building, Plan, write_at
 from src.data.locks import locked
 from src.data.store import PatchStore, open_if_there
 from src.errors import AbsentError, DamagedError, DataError
+from src.runs.bars import bar
 
 # One patch to read: its row; its folder, for messages; its files by suffix, or None: they are still
 # to be read from the folder, or an error: what is wrong with them.
@@ -191,12 +192,12 @@ def _read(building: Building, report: Report, tasks: Tasks, decode: Decode, work
         _read_chunk, building.file, building.offset, decode, building.plan.like
     )
     chunks = _chunks(tasks(rows, todo))
-    with tqdm(total=len(names), initial=int((~todo).sum()), desc="reading", unit="patch") as bar:
+    with bar(total=len(names), initial=int((~todo).sum()), desc="reading", unit="patch") as shown:
         try:
             for written, odd, failed in _in_processes(read, chunks, workers):
                 building.add(written, odd)
                 failures.update(failed)
-                bar.update(len(written) + len(failed))
+                shown.update(len(written) + len(failed))
                 report.stop_if_too_many()
         except DamagedError:
             building.forget()

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from rasterio.windows import Window
 from scipy.special import softmax
-from tqdm.auto import tqdm
 
 from src.encoders import Classifier
 from src.errors import DataError
@@ -19,6 +18,7 @@ from src.map.scene import Scene
 from src.map.scene_checks import fill_missing
 from src.map.thresholds import Thresholds
 from src.ood import penultimate
+from src.runs.bars import bar
 from src.runs.runtime import Runtime
 
 STRIP_TILES = 2048  # tiles between two notes of what is done: 10 to 20 s on two CPU cores
@@ -108,7 +108,7 @@ def score_tiles(
     )
     pixels = np.diff([*grid.tops, scene.grid.height]) * scene.grid.width  # of each row of tiles
     progress = {"total": pixels.sum(), "initial": pixels[done].sum(), "desc": scene.path.name}
-    with tqdm(**progress, unit="px", unit_scale=True) as bar:
+    with bar(**progress, unit="px", unit_scale=True) as shown:
         for rows in _strips(grid):
             if done[rows].all():
                 continue
@@ -118,7 +118,7 @@ def score_tiles(
             valid.flush()
             done[rows] = True  # after what it says is written
             done.flush()
-            bar.update(pixels[rows].sum())
+            shown.update(pixels[rows].sum())
     if np.isnan(tiles[..., 0]).all():
         size, missing = f"{grid.tile}×{grid.tile}", 1 - np.unpackbits(valid).sum() / pixels.sum()
         raise DataError(

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
 
 from src.data.demo.aerial import KINDS, aerial_picture, foreign
 from src.data.demo.observe import mixed_bands, simulate_sensor, twelve_bands
 from src.data.demo.paint import PAINTERS, RNG, axes
 from src.data.images import ALLBANDS, FILE_BANDS
 from src.data.locks import WAIT, locked
+from src.runs.bars import bar
 
 GENERATOR_VERSION = 5
 EPSG = 32633  # of UTM zone 33 north
@@ -41,7 +41,7 @@ def make_demo(
         bigearthnet: patches.
         eurosat_per_class: images in each of the ten classes.
         ucmerced_per_class: images in each of the three classes.
-        progress: show a bar.
+        progress: say how far it is.
 
     Returns:
         `root`, holding `BigEarthNet-v1.0/`, `splits/train.csv`, `eurosat/2750/` (and all bands,
@@ -102,7 +102,7 @@ def _make(root: Path, arguments: dict[str, int], progress: bool) -> None:
         *_ucmerced(root / "UCMerced_LandUse/Images", seed, arguments["ucmerced_per_class"]),
         partial(write_scene, root / "scenes/made_scene", np.random.default_rng([seed, 3])),
     ]
-    for task in tqdm(tasks, "making demo data", unit="file", mininterval=0.5, disable=not progress):
+    for task in bar(tasks, "making demo data", unit="file", disable=not progress):
         task()
     (root / "demo.json").write_text(json.dumps(arguments))
 
