@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from src.checks import as_array
+
 DEPTH = 5  # so deep is looked into what a function works with
 SCALARS = (int, float, complex, str, bytes, np.generic, type(None))
 PLAIN = (*SCALARS, list, tuple, dict, set, frozenset, np.ndarray, Tensor)
@@ -25,7 +27,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
     """
     digest = hashlib.sha256()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for array in map(_as_array, arrays):
+        for array in map(as_array, arrays):
             digest.update(f"{array.shape} {array.dtype}".encode())
             for blocks in _batched(_blocks(array), 32):
                 for of_block in pool.map(_sha256, blocks):
@@ -36,7 +38,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
 def sampled_fingerprint(*arrays: np.ndarray) -> str:
     """What `fingerprint` was in runs begun before it read every byte: 64 rows of each array."""
     digest = hashlib.sha256()
-    for array in map(_as_array, arrays):
+    for array in map(as_array, arrays):
         digest.update(f"{array.shape} {array.dtype}".encode())
         rows = np.linspace(0, len(array) - 1, min(64, len(array))).astype(int)
         digest.update(np.ascontiguousarray(array[rows]).tobytes())
@@ -46,12 +48,6 @@ def sampled_fingerprint(*arrays: np.ndarray) -> str:
 def is_fingerprint_of(known: str, *arrays: np.ndarray) -> bool:
     """Whether a name, of today or of before, is that of these arrays."""
     return known == (sampled_fingerprint if len(known) == 16 else fingerprint)(*arrays)
-
-
-def _as_array(array: Any) -> np.ndarray:
-    if isinstance(array, Tensor) and str(array.dtype) == "torch.bfloat16":
-        array = array.float()  # numpy has no such type
-    return array.cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
