@@ -166,7 +166,7 @@ def _range(response: http.client.HTTPResponse, have: int) -> tuple[int, int | No
     first = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
     if response.status == 206 and first.isdigit():
         begins = int(first)
-    return begins, begins + int(length) if length else None
+    return begins, begins + int(length) if length and length.isdecimal() else None
 
 
 def _verify(file: Path, remote: Remote, complete: bool) -> None:
