@@ -112,7 +112,7 @@ def check_blocks(file: str | Path, image: Any, size: int) -> None:
     bits = image.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(image.dtypes[0]).itemsize)
     needed = image.width * image.height * image.count * int(bits) // 8
     if image.compression is None and sum(length for _, length in places) < needed:
-        raise DataError(f"{file} is damaged: its blocks have fewer bytes than its pixels")
+        raise DataError(f"{file} cannot be read (fewer bytes than its pixels have): damaged")
 
 
 def check_places(file: str | Path, places: Iterable[Sequence[int]], size: int) -> None:
@@ -120,10 +120,10 @@ def check_places(file: str | Path, places: Iterable[Sequence[int]], size: int) -
     end = 8  # of the header
     for offset, length in sorted(places):
         if offset < end or length < 1:
-            raise DataError(f"{file} is damaged: its parts overlap, or some are missing")
+            raise DataError(f"{file} cannot be read (parts overlap, or are missing): damaged")
         end = offset + length
     if end > size:
-        raise DataError(f"{file} is damaged: it lacks {end - size:,} bytes at its end")
+        raise DataError(f"{file} cannot be read ({end - size:,} bytes short): damaged")
 
 
 def _check_size(file: str | Path, width: int, height: int) -> None:
