@@ -293,8 +293,7 @@ def _build(metadata: dict[str, Any], path: str | Path, expect: str | None) -> nn
             f"{path} holds the encoder {name!r}, expected {expect!r}: pick another file"
         )
     try:
-        for key, allowed in LIMITS.items():
-            check_number(config.get(key), key, allowed)
-        return build_encoder(name, config["in_channels"], config["image_size"], config["dropout"])
+        shape = [check_number(config.get(key), key, allowed) for key, allowed in LIMITS.items()]
+        return build_encoder(name, *shape)
     except ValueError as error:
         raise CheckpointError(f"{path} has a config of no network ({error})") from error

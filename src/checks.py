@@ -5,8 +5,9 @@ train, or score, without a word, and wrongly.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 ROUNDING = 1e-3  # floats may leave [0, 1] by so much: resizing and half precision round
+BRIGHT = 20_000  # digital number that no set has on average: snow and cloud have 10,000
 BLOCK = 2**24  # pixel values looked at in one go: a memory map is never read as a whole
 
 
@@ -36,8 +38,7 @@ def check_images(
     Raises:
         ValueError: another number of axes, another type, or values out of that range.
     """
-    if not isinstance(images, Tensor):
-        images = np.asarray(images)
+    images = images.detach() if isinstance(images, Tensor) else as_array(images, what)
     if images.ndim != 4 or 0 in images.shape[1:]:
         hint = ": give one image as a batch of one, images[None]" if images.ndim == 3 else ""
         raise ValueError(f"{what}: expected four axes of pixels, got {tuple(images.shape)}{hint}")
@@ -60,16 +61,21 @@ def check_images(
 
 
 def _check_digital_numbers(images: np.ndarray | Tensor, what: str) -> None:
-    brightest = 0
+    brightest, mean = 0, 0.0
     for block in _blocks(images):
-        brightest = max(brightest, int(block.max()))
+        brightest, mean = max(brightest, int(block.max())), float(block.mean())
         if brightest > 255:
-            return
-    if brightest:
+            break
+    told = f"{what}: uint16 are digital numbers, 10,000 = reflectance 1, and the"
+    if 0 < brightest <= 255:
         raise ValueError(
-            f"{what}: uint16 are digital numbers, 10,000 = reflectance 1, and the brightest of"
-            f" these is {brightest}: give 8-bit pictures as uint8, and digital numbers that are"
-            " really so dark divided by 10,000, as floats"
+            f"{told} brightest of these is {brightest}: give 8-bit pictures as uint8, and digital"
+            " numbers that are really so dark divided by 10,000, as floats"
+        )
+    if mean > BRIGHT:
+        raise ValueError(
+            f"{told} mean of these is {mean:,.0f}, brighter than anything on Earth: divide pictures"
+            " of 16 bits by 65,535, as floats"
         )
 
 
@@ -92,11 +98,27 @@ def _blocks(images: np.ndarray | Tensor) -> Iterator[np.ndarray | Tensor]:
         yield block.cpu().numpy() if is_uint16 else block
 
 
-def as_float64(values: Any) -> np.ndarray:
-    """An array, tensor or list in float64: in half precision entropies of two passes are equal."""
+def as_array(values: Any, what: str = "values") -> np.ndarray:
+    """A tensor or list as an array. ValueError: masked values, whose mask would be lost."""
     if isinstance(values, Tensor):
-        return values.detach().cpu().double().numpy()
-    return np.asarray(values, np.float64)
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if np.ma.is_masked(values):
+        count = np.ma.count_masked(values)
+        raise ValueError(f"{what}: {count} values are masked: leave these out, or fill them")
+    return np.asarray(values)
+
+
+def as_float64(values: Any) -> np.ndarray:
+    """An array, tensor or list in float64: in half precision entropies of two passes are equal.
+
+    Raises:
+        ValueError: complex numbers, of which the real part would be taken, texts, or masked values.
+    """
+    values = as_array(values)
+    if values.dtype.kind not in "biufO":
+        raise ValueError(f"expected numbers, got {values.dtype}")
+    return values.astype(np.float64)
 
 
 def check_labels(
@@ -110,11 +132,14 @@ def check_labels(
         count: of the images that they belong to; None does not ask.
 
     Raises:
-        ValueError: not one whole number an image, or one that is no class: the row is named.
+        ValueError: not one whole number an image, or one that is no class: the row is named; or
+            names that are no text, or are there twice.
     """
+    if classes is not None and not isinstance(classes, int):
+        _check_names(classes)
+        classes = len(classes)
     classes = 2**31 if classes is None else classes
-    classes = classes if isinstance(classes, int) else len(classes)
-    values = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    values = as_array(labels, what)
     if values.ndim != 1 or (values.dtype.kind not in "iuf" and len(values)):
         raise ValueError(
             f"{what}: expected one class number an image, got {values.dtype} of shape"
@@ -131,6 +156,13 @@ def check_labels(
             f" row {row} has {values[row]}, expected 0 to {classes - 1} ({(~known).sum()} such)"
         )
     return values.astype(np.int64)
+
+
+def _check_names(classes: Sequence) -> None:
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes: expected a list of names, got {classes!s:.100}")
+    if twice := [name for name, count in Counter(classes).items() if count > 1]:
+        raise ValueError(f"classes: {twice[0]!r} is there twice: one would hide the other")
 
 
 def check_split(
@@ -157,7 +189,7 @@ def check_split(
 
 
 def _rows(part: Any, count: int, what: str) -> np.ndarray:
-    rows = part.cpu().numpy() if isinstance(part, Tensor) else np.asarray(part)
+    rows = as_array(part, what)
     if rows.ndim != 1 or (rows.dtype.kind not in "iu" and len(rows)):
         hint = ": of a mask give np.flatnonzero(mask)" if rows.dtype == bool else ""
         raise ValueError(f"{what}: expected row numbers, got {rows.dtype} {rows.shape}{hint}")
@@ -185,7 +217,8 @@ class Range:
     def __str__(self) -> str:
         limits = [f"{'above' if self.above else 'at least'} {self.low:g}"] * math.isfinite(self.low)
         limits += [f"{'up to' if self.up_to else 'below'} {self.high:g}"] * math.isfinite(self.high)
-        return " ".join(["a whole number" if self.whole else "a number", " and ".join(limits)])
+        kind = "a whole number" if self.whole else "a number"
+        return f"{kind} {' and '.join(limits)}".rstrip()
 
 
 COUNT, RATE, SHARE = Range(1, whole=True), Range(0, above=True), Range(0, high=1, up_to=True)
@@ -200,41 +233,67 @@ RANGES = {
     "dropout": Range(0, high=1),
     "image_size": Range(8, whole=True),
     "seed": Range(0, whole=True),
+    "tones": SHARE,
     "batch_size": Range(whole=True),  # its limits depend on the images
     **dict.fromkeys(("in_channels", "mc_samples", "samples", "probe_every", "step"), COUNT),
 }
 
 
-def check_number(value: Any, what: str, allowed: Range) -> None:
-    """Raise ValueError where a value is no finite number, or none that is allowed."""
-    is_number = isinstance(value, int | float | np.integer | np.floating)
-    fits = is_number and not isinstance(value, bool) and math.isfinite(value)
-    if fits:
-        fits = value > allowed.low if allowed.above else value >= allowed.low
-        fits &= value <= allowed.high if allowed.up_to else value < allowed.high
-    if not fits or (allowed.whole and value != int(value)):
+def check_number(value: Any, what: str, allowed: Range) -> int | float:
+    """The value as a plain number: numpy's too, and 3.0 where it is to be whole.
+
+    Raises:
+        ValueError: no finite number, or none that is allowed.
+    """
+    number = value.item() if isinstance(value, np.generic) else value
+    fits = isinstance(number, int | float) and not isinstance(number, bool)
+    if fits and (fits := math.isfinite(number)):
+        fits = number > allowed.low if allowed.above else number >= allowed.low
+        fits &= number <= allowed.high if allowed.up_to else number < allowed.high
+    if not fits or (allowed.whole and number != int(number)):
         raise ValueError(f"{what} must be {allowed}, got {value!r}")
+    return int(number) if allowed.whole else number
 
 
-def check_config(config: Any) -> None:
-    """Raise ValueError where a number of a config is none of `RANGES`, or its phases are none."""
+def check_config(config: Any) -> Any:
+    """A config, its numbers as plain ones.
+
+    Raises:
+        ValueError: a number that is none of `RANGES`, phases or widths that are none, or what is
+            neither True nor False where one of them is asked for.
+    """
+    plain: dict[str, Any] = {}
     for name, value in vars(config).items():
         if name in RANGES:
-            check_number(value, name, RANGES[name])
+            plain[name] = check_number(value, name, RANGES[name])
         elif name == "phases":
-            check_phases(value, name)
+            plain[name] = check_phases(value, name)
         elif name == "projection":
-            for width in value:
-                check_number(width, f"a width of {name}", COUNT)
+            if not isinstance(value, list | tuple):
+                raise ValueError(f"{name} must be the widths of its layers, got {value!r}")
+            plain[name] = tuple(check_number(width, f"a width of {name}", COUNT) for width in value)
+        elif isinstance(getattr(type(config), name, None), bool):
+            check_switch(value, name)
+    return replace(config, **plain)
 
 
-def check_phases(phases: Any, what: str = "phases") -> None:
-    """Raise ValueError where phases are not three numbers of epochs, one of them at least."""
+def check_switch(value: Any, what: str) -> None:
+    """Raise ValueError where a value is neither True nor False: "no" would be taken for yes."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{what} must be True or False, got {value!r}")
+
+
+def check_phases(phases: Any, what: str = "phases") -> list[int] | tuple[int, ...]:
+    """Phases as plain numbers, in a list where they came in one.
+
+    Raises:
+        ValueError: not three numbers of epochs, or none that is above 0.
+    """
     if not isinstance(phases, list | tuple) or len(phases) != 3:
         raise ValueError(
             f"{what} must be three numbers of epochs (head, last stage, everything), got {phases!r}"
         )
-    for phase in phases:
-        check_number(phase, f"each of {what}", Range(0, whole=True))
-    if not sum(phases):
-        raise ValueError(f"{what} {list(phases)} are no epochs at all")
+    plain = [check_number(phase, f"each of {what}", Range(0, whole=True)) for phase in phases]
+    if not sum(plain):
+        raise ValueError(f"{what} {plain} are no epochs at all")
+    return plain if isinstance(phases, list) else tuple(plain)

@@ -145,7 +145,7 @@ def finetune(
         FloatingPointError: the loss is not finite.
         Stopped: a signal came; the run is saved.
     """
-    out, runtime = Path(out), settings.runtime or pick()
+    out, runtime, config = Path(out), settings.runtime or pick(), check_config(config)
     images, labels, split = check_training(images, labels, split, classes, config)
     model = starting_classifier(config, classes, pretrained, runtime)
     data, targets = _on_device(images, labels, runtime.device)

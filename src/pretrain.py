@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from src import checkpoints
-from src.augmentations import SimCLRAugmentation
+from src.augmentations import SimCLRAugmentation, augmentation
 from src.augmentations.blocks import two_views, views
 from src.checks import RANGES, check_config, check_images, check_number
 from src.encoders import build_encoder, projection_head
@@ -119,7 +119,7 @@ def pretrain(
             written or read.
         Stopped: a signal came; the run is saved.
     """
-    out, runtime = Path(out), settings.runtime or pick()
+    out, runtime, config = Path(out), settings.runtime or pick(), check_config(config)
     world = init_distributed(runtime.device)
     images, augment = _checked(images, config, probe_every, world)
     encoder, head, model = _build(config, runtime, world)
@@ -207,10 +207,9 @@ def _finish(loop: Loop, encoder: nn.Module, config: PretrainConfig, out: Path) -
 def _checked(
     images: np.ndarray, config: PretrainConfig, probe_every: int, world: World
 ) -> tuple[np.ndarray, SimCLRAugmentation]:
-    check_config(config)
     check_number(probe_every, "probe_every", RANGES["probe_every"])
     images = check_images(images, channels=config.in_channels)
-    augment = SimCLRAugmentation(config.image_size, **config.augmentation)
+    augment = augmentation(config.image_size, config.augmentation)
     augment.check(torch.empty(0, config.in_channels, 1, 1))
     count, batch_size, epochs = len(images), config.batch_size, config.epochs
     if not 2 <= batch_size <= count:

@@ -46,6 +46,9 @@ BAD = {
     "infinite": holed(np.inf),
     "uint16 to 255": GOOD.astype(np.uint16),
     "uint16 of torch": torch.from_numpy(GOOD.astype(np.uint16)),
+    "uint16 to 65,535": GOOD.astype(np.uint16) * 257,
+    "masked": np.ma.masked_equal(GOOD, 7),
+    "masked floats": np.ma.masked_greater(GOOD / 255, 0.9),
     "int32": GOOD.astype(np.int32),
     "int16": GOOD.astype(np.int16),
     "bool": GOOD > 99,
@@ -65,6 +68,9 @@ SOUND = {
     "bfloat16": (torch.from_numpy(GOOD) / 255).bfloat16(),
     "digital numbers": GOOD.astype(np.uint16) * 20,
     "black": np.zeros((2, 16, 16, 3), np.uint16),
+    "snow and cloud": np.full((2, 16, 16, 3), 14_000, np.uint16),
+    "a mask that hides none": np.ma.masked_greater(GOOD / 255, 2),
+    "with gradients": (torch.from_numpy(GOOD) / 255).requires_grad_(),
 }
 
 
@@ -183,6 +189,7 @@ NO_LABELS = {
     "text": LABELS.astype(str),
     "one-hot": np.eye(3)[LABELS],
     "objects": [None, *LABELS[1:]],
+    "masked": np.ma.masked_equal(LABELS, 2),
     "too many": np.append(LABELS, 0),
     "too few": LABELS[:-1],
 }
@@ -206,7 +213,7 @@ def test_a_label_that_is_no_class_is_refused_with_its_row(tmp_path, door, labels
 @pytest.mark.parametrize("labels", NO_LABELS.values(), ids=NO_LABELS)
 @pytest.mark.parametrize("door", LABEL_DOORS.values(), ids=LABEL_DOORS)
 def test_what_are_no_labels_is_refused(tmp_path, door, labels):
-    with pytest.raises(ValueError, match=r"one class number an image|\d+ for 12 images"):
+    with pytest.raises(ValueError, match=r"one class number an image|\d+ for 12 images|masked"):
         door(labels, tmp_path)
 
 
@@ -216,11 +223,26 @@ def test_a_missing_label_is_no_class_to_hold_out():
 
 
 @pytest.mark.parametrize(
-    "spell", [list, torch.tensor, lambda x: x.astype(np.int8), lambda x: x.astype(np.float32)]
+    "spell",
+    [
+        *(list, torch.tensor, lambda x: torch.tensor(x).bfloat16()),
+        *(lambda x: x.astype(np.int8), lambda x: x.astype(np.float32)),
+    ],
 )
 def test_labels_of_any_type_are_the_same_labels(spell):
     found = check_labels(spell(LABELS), 3, 12)
     assert found.dtype == np.int64 and (found == LABELS).all()
+
+
+@pytest.mark.parametrize("classes", [(1, 2, 3), ("a", "b", "b"), ("a", None, "c"), "abc"])
+def test_classes_that_would_be_no_checkpoint_are_refused_before_training(tmp_path, classes):
+    config = FinetuneConfig(phases=(0, 0, 1), batch_size=2, image_size=16)
+    settings = RunSettings(runtime=FLOAT32)
+    with pytest.raises(ValueError, match=r"^classes"):
+        finetune(GOOD, LABELS, SPLIT, classes, config, tmp_path / "out", settings=settings)
+    with pytest.raises(ValueError, match=r"^classes"):
+        hold_out(LABELS, SPLIT, classes, ("a",))
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- splits ---
@@ -304,6 +326,40 @@ def test_phases_are_three_counts(tmp_path, phases):
         check_phases(phases)
     with pytest.raises(ValueError, match="phases"):
         run_finetune(GOOD, tmp_path, phases=phases)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("scale_lr", v) for v in ("no", 1, None)),
+        *(("projection", v) for v in (8, "8", None)),
+        ("augmentation", None),
+        *(("augmentation", {"rotate": v}) for v in ("no", 1)),
+        *(("augmentation", {"jitter": v}) for v in ((0.4,) * 3, (-1, 0, 0, 0), (0, 0, 0, 2), "x")),
+        *(("augmentation", {"band_jitter": v}) for v in ((0.2,), (-1, 0), 0.2)),
+        *(("augmentation", v) for v in ({"typo": 1}, {"size": 8}, ["vflip"])),
+    ],
+)
+def test_a_switch_or_a_strength_that_is_none_is_refused_before_training(tmp_path, name, value):
+    told = name if name != "augmentation" else r"rotate|jitter|changes no SimCLRAugmentation"
+    with pytest.raises(ValueError, match=told):
+        run_pretrain(GOOD, tmp_path / "out", **{name: value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_and_whole_floats_train_the_same_network(tmp_path):
+    plain = {"epochs": 1, "batch_size": 4, "image_size": 16, "seed": 2, "projection": (8,)}
+    numpy = {**dict.fromkeys(plain, None), "epochs": np.int64(1), "batch_size": np.int32(4)}
+    numpy |= {"image_size": 16.0, "seed": np.float32(2), "projection": [np.uint8(8)]}
+    first, second = (
+        run_pretrain(GOOD, tmp_path / "a", **plain),
+        run_pretrain(GOOD, tmp_path / "b", **numpy),
+    )
+    assert first.history["loss"].equals(second.history["loss"])
+    assert checkpoints.load(second.checkpoint)[1]["config"]["image_size"] == 16
+    phases = tuple(np.array([0, 0, 1]))
+    tuned = run_finetune(GOOD, tmp_path / "c", phases=phases, lr=np.float64(1e-4), seed=0.0)
+    assert np.array_equal(tuned.test_logits, run_finetune(GOOD, tmp_path / "d").test_logits)
 
 
 @pytest.mark.parametrize("size", [0, -3, 2.5, np.nan, None, "9"])

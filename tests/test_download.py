@@ -52,7 +52,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.server.chunks:
             headers["Transfer-Encoding"] = "chunked"
         elif self.server.length:
-            headers["Content-Length"] = str(len(rest))
+            known = isinstance(self.server.length, str)
+            headers["Content-Length"] = self.server.length if known else str(len(rest))
         self.answer(206 if start else 200, headers)
         if not self.server.chunks:
             self.wfile.write(rest[: self.server.cut])
@@ -158,6 +159,11 @@ def test_a_reply_of_unknown_length_that_is_cut_is_taken_up_or_told(tmp_path, ser
     server.cut = None
     assert fetch(remote(server), tmp_path).read_bytes() == CONTENT
     assert server.requests == [None, "bytes=100000-"]
+
+
+def test_a_length_that_is_no_number_is_none(tmp_path, server):
+    server.length = "many"
+    assert fetch(remote(server), tmp_path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])

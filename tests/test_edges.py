@@ -20,6 +20,7 @@ from src.data.demo import make_demo
 from src.data.store import PatchStore
 from src.embed import embed_to_files
 from src.encoders import build_encoder
+from src.errors import CheckpointError
 from src.ood import metrics
 from src.results import metrics_as_json, read_records, write_record
 from src.runs.runtime import pick
@@ -92,6 +93,19 @@ def test_a_record_needs_no_json_beside_the_checkpoints(tmp_path, checkpoint):
     record = json.loads(write_record(tmp_path / "records", alone).read_text())
     assert record["config"] == CONFIG
     assert record["checkpoint"] == "alone.pth"
+
+
+@pytest.mark.parametrize(
+    "known",
+    [{"history": None}, {"history": "abc"}, {"history": [{"seconds": None}]}, {"config": [1]}, {}],
+    ids=str,
+)
+def test_a_checkpoint_of_no_run_is_told_before_a_record_is_written(tmp_path, known):
+    whole = {"config": CONFIG, "kind": "simclr", "history": [], "versions": VERSIONS}
+    file = checkpoints.save(tmp_path / "a.pth", {}, whole | known if known else {})
+    with pytest.raises(CheckpointError, match=r"a\.pth is of no run"):
+        write_record(tmp_path / "records", file)
+    assert not (tmp_path / "records").exists()
 
 
 def test_a_record_without_an_interval_is_json(tmp_path, checkpoint):

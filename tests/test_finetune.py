@@ -4,6 +4,7 @@ result is the file's.
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import src.finetune
 from src import checkpoints
 from src.data.splits import Split
 from src.encoders import Classifier, build_encoder
-from src.encoders.starting import starting_points
+from src.encoders.starting import starting_classifier, starting_points
 from src.errors import CheckpointError
 from src.finetune import FinetuneConfig, finetune, open_stages, phase_table, set_open
 from src.probes import embed
@@ -477,6 +478,35 @@ def test_a_vit_pretrained_at_another_size_is_refused_with_both_sizes(tmp_path):
     checkpoints.check_fits(known, config, "a.pth")
     # the others pool over whatever is left
     checkpoints.check_fits(known, {**config, "encoder": "resnet50", "image_size": 16}, "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "was", "asked", "told"),
+    [
+        ("custom_cnn", {"in_channels": 12}, {}, "in_channels 12, fine-tuning asks for 3"),
+        ("custom_cnn", {}, {"in_channels": 12}, "in_channels 3, fine-tuning asks for 12"),
+        ("vit_b_16", {}, {"image_size": 32}, "image_size 16, fine-tuning asks for 32"),
+        ("custom_cnn", {}, {"image_size": 32, "dropout": 0.4}, None),
+    ],
+)
+def test_a_classifier_to_go_on_with_is_of_these_images_or_refused(
+    tmp_path, encoder, was, asked, told
+):
+    known = {"encoder": encoder, "in_channels": 3, "image_size": 16, "dropout": 0.1} | was
+    torch.manual_seed(0)
+    source = Classifier(build_encoder(*known.values()), 2)
+    state = {"classifier": checkpoints.clean_state(source)}
+    file = checkpoints.save(tmp_path / "a.pth", state, {"config": known, "classes": ["a", "b"]})
+    config = FinetuneConfig(**({"encoder": encoder, "image_size": 16} | asked))
+    start = partial(starting_classifier, config, ["a", "b"], file, pick("cpu", "float32"))
+    if told:
+        with pytest.raises(CheckpointError, match=told):
+            start()
+        return
+    model = start()
+    assert model.encoder.image_size == 32  # what it is trained on is what it is measured on
+    assert {layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)} == {0.4}
+    assert all(map(torch.equal, model.state_dict().values(), source.state_dict().values()))
 
 
 def test_missing_pretrained_weights_are_named_not_replaced_by_random_ones(tmp_path):

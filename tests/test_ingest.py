@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import tarfile
 import time
@@ -33,6 +34,7 @@ from src.data.bigearthnet.patch import PIXELS, read_patch
 from src.data.bigearthnet.selection import OFFICIAL, account, read_list
 from src.data.bigearthnet.sources import detect
 from src.data.building import Plan
+from src.data.decoding import read_bands
 from src.data.store import PatchStore
 from src.errors import DataError
 
@@ -1070,14 +1072,46 @@ def test_flipped_bits_in_a_geotiff_are_one_unreadable_patch_or_none(
     file = folder / f"{V1}_B03.tif"
     band = rng.integers(1, 3000, (120, 120), dtype=np.uint16)
     write_band(file, band, **({"compress": "deflate"} if seed % 2 else {}))
-    data = bytearray(file.read_bytes())
-    for _ in range(2):  # in the header, where sizes, types and places are
-        data[rng.integers(400)] ^= 1 << rng.integers(8)
+    whole, data = read_patch(folder, None, RGB, None), bytearray(file.read_bytes())
+    for _ in range(1 + seed % 3 // 2):  # in the header, where sizes, types and places are
+        data[rng.integers(380)] ^= 1 << rng.integers(8)
     file.write_bytes(data)
     try:
-        assert read_patch(folder, None, RGB, None).shape == (120, 120, 3)
+        assert (read_patch(folder, None, RGB, None) == whole).all()
     except DataError as error:
         assert f"{V1}_B03.tif" in str(error)
+
+
+@pytest.mark.parametrize("tag", [273, 279], ids=["offsets", "lengths"])
+@pytest.mark.parametrize("value", [0, 3, 119, 250, 2**16, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+def test_strips_that_are_not_where_they_belong_are_told_and_not_filled_up(
+    tmp_path, write_patch, write_band, tag, value, compress
+):
+    folder = write_patch(tmp_path, V1)
+    file = folder / f"{V1}_B03.tif"
+    write_band(file, np.full((120, 120), 900, np.uint16), compress=compress, blockysize=16)
+    data = bytearray(file.read_bytes())
+    entry = data.index(struct.pack("<H", tag), 8)  # its last four bytes say where the numbers are
+    data[entry + 8 : entry + 12] = struct.pack("<I", value)
+    file.write_bytes(data)
+    for read in (lambda: read_patch(folder, None, RGB, None), lambda: read_bands(file, [1])):
+        with pytest.raises(DataError, match=r"B03\.tif"):
+            read()
+
+
+@pytest.mark.parametrize("what", ["a folder", "a loop", "nothing", "a device"])
+def test_a_band_that_is_no_file_is_one_unreadable_patch(tmp_path, real_patches, what):
+    root, names = shutil.copytree(real_patches, tmp_path / "v1"), names_of(real_patches)
+    file = root / names[2] / f"{names[2]}_B03.tif"
+    file.unlink()
+    if what == "a folder":
+        file.mkdir()
+    else:
+        targets = {"a loop": file, "nothing": "nowhere", "a device": "/dev/zero"}
+        file.symlink_to(targets[what])
+    store = bigearthnet_store(root, tmp_path / "store", max_unreadable=0.5)
+    assert store.names.tolist() == [*names[:2], *names[3:]]
 
 
 def test_a_geotiff_that_claims_far_too_much_is_unreadable_at_once(tmp_path, write_patch):

@@ -449,3 +449,10 @@ def test_odin_takes_twelve_bands():
     model = Classifier(build_encoder("custom_cnn", 12, 16), CLASSES).eval()
     images = np.random.default_rng(0).integers(0, 4000, (6, 16, 16, 12)).astype(np.uint16)
     assert np.isfinite(odin(model, images, FLOAT32)).all()
+
+
+@pytest.mark.parametrize("epsilon", [-0.0014, np.nan, np.inf, "0.1"])
+def test_a_step_of_odin_is_a_number_from_0(epsilon):
+    model = Classifier(build_encoder("custom_cnn", image_size=8), 2)
+    with pytest.raises(ValueError, match="epsilon must be a number at least 0"):
+        odin(model, np.zeros((2, 8, 8, 3), np.uint8), epsilon=epsilon)

@@ -253,3 +253,19 @@ def test_true_uncertainty_rises_to_the_left():
 def test_impossible_rejections_are_refused(given):
     with pytest.raises(ValueError, match="expected finite uncertainties"):
         accuracy_rejection(*given)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [np.ones((50, 2)), np.ones(50, complex), ["1"] * 50, np.ma.masked_less(np.arange(50.0), 3)],
+    ids=["two a row", "complex", "text", "masked"],
+)
+def test_what_is_not_one_score_an_image_is_refused(scores):
+    with pytest.raises(ValueError, match=r"one score an image|expected numbers|masked"):
+        metrics(np.arange(50.0), scores)
+
+
+def test_a_metric_that_there_is_not_is_told():
+    table = pd.DataFrame({"a": np.arange(60.0), "b": np.arange(60.0)})
+    with pytest.raises(ValueError, match=r"metric must be one of auroc, .*got 'AUROC'"):
+        compare(table, table, "AUROC")

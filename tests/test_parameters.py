@@ -76,7 +76,8 @@ NAN = float("nan")
         *wrong("02", "PROFILE", "Demo", None),
         *wrong("02", "RESUME", "yes", 1, 0, None),
         *wrong("02", "SCALE_LR", "yes", 1),
-        *wrong("02", "WORKSPACE", 5),
+        *wrong("02", "WORKSPACE", 5, ""),
+        *wrong("02", "EXTRA_AUGMENTATION", {"size": 32}, {"rotate": "yes"}, {"jitter": (1, 2)}),
         *wrong("02", "EXTRA_AUGMENTATION", "vflip", ["vflip"], {"vflop": 0.5}, {"vflip": 7}, None),
         *wrong(
             "05", "PHASES", (-1, 1, 2), (1, 1), (1, 1, 1, 1), (0.5, 0.5, 1), [0, 0, 0], "1,0,x", 3
@@ -149,6 +150,12 @@ def test_papermill_itself_is_stopped(tmp_path):
 def test_no_arm_at_all_is_nothing_to_train():
     with pytest.raises(ValueError, match="nothing to train"):
         read_parameters({**parameters("05"), "SCRATCH": False, "PRETRAINED": []})
+
+
+def test_numbers_become_plain_ones():
+    names = {**parameters("05b"), "STEP": 2.0, "PHASES": [1.0, 0, 1]}
+    read_parameters(names)
+    assert [type(number) for number in (names["STEP"], *names["PHASES"])] == [int] * 4
 
 
 def test_zero_is_a_value():

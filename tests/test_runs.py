@@ -12,7 +12,7 @@ import subprocess
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 
 import killable_runs
 import numpy as np
@@ -29,7 +29,7 @@ from src.losses import nt_xent
 from src.pretrain import Hooks, PretrainConfig, pretrain, shuffled
 from src.runs import Run, RunSettings, Stopped, fingerprint, is_fingerprint_of, table
 from src.runs.distributed import World
-from src.runs.fingerprints import sampled_fingerprint
+from src.runs.fingerprints import changed_functions, sampled_fingerprint
 from src.runs.runtime import pick
 
 TRAININGS = [killable_runs.train_simclr, killable_runs.train_classifier]
@@ -448,6 +448,78 @@ def test_what_a_hook_has_closed_over_is_part_of_the_run(tmp_path):
         hooks = Hooks(loss=weighted(torch.full((2,), weight)))
         assert trained(tmp_path, hooks=hooks)[0] == 3
         assert trained(tmp_path, hooks=hooks)[0] == 0
+
+
+def scaled(z_i, z_j, temperature, *, by=1.0):
+    return by * nt_xent(z_i, z_j, temperature)
+
+
+def with_a_default(weight):
+    def loss(z_i, z_j, temperature, *, by=weight):
+        return by * nt_xent(z_i, z_j, temperature)
+
+    return loss
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, by):
+        super().__init__()
+        self.by = torch.nn.Parameter(torch.tensor(float(by)))
+
+    def forward(self, z_i, z_j, temperature):
+        return self.by.detach() * nt_xent(z_i, z_j, temperature)
+
+
+class Object:
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, z_i, z_j, temperature):
+        return self.by * nt_xent(z_i, z_j, temperature)
+
+
+def of_a_global(by):
+    names = {"BY": by, "nt_xent": nt_xent}
+    exec("def loss(z_i, z_j, temperature):\n    return BY * nt_xent(z_i, z_j, temperature)", names)
+    return names["loss"]
+
+
+def closing_over(value):
+    return lambda z_i, z_j, temperature: value and nt_xent(z_i, z_j, temperature)
+
+
+SPELLINGS = {
+    "partial": lambda by: partial(scaled, by=by),
+    "object": Object,
+    "bound method": lambda by: Object(by).__call__,
+    "network": Scaled,
+    "keyword default": with_a_default,
+    "global": of_a_global,
+    "list": lambda by: closing_over([by]),
+    "dict": lambda by: closing_over({"by": (by, "x")}),
+    "set": lambda by: closing_over({by, "x"}),
+    "numpy number": lambda by: closing_over(np.float32(by)),
+    "tensor of no axes": lambda by: closing_over(torch.tensor(by)),
+    "object within": lambda by: closing_over(Object(by)),
+    "function within": lambda by: closing_over(partial(scaled, by=by)),
+}
+
+
+@pytest.mark.parametrize("make", SPELLINGS.values(), ids=SPELLINGS)
+def test_what_a_hook_works_with_is_part_of_the_run_in_every_spelling(make):
+    first, again, other = (changed_functions(Hooks(loss=make(by))) for by in (1.0, 1.0, 2.0))
+    assert first == again != other
+
+
+def test_functions_that_call_one_another_and_those_without_a_text_have_a_name():
+    def other(*args):
+        return this(*args)
+
+    def this(*args):
+        return other(*args)
+
+    for function in (this, max, torch.relu, print):
+        assert changed_functions(Hooks(loss=function)) == changed_functions(Hooks(loss=function))
 
 
 @pytest.mark.parametrize("what", ["label", "train", "val", "test", "image"])

@@ -1,5 +1,6 @@
 """A long run can be watched: a line an epoch, curves, a list of what goes on, TensorBoard."""
 
+import json
 import re
 import subprocess
 import sys
@@ -114,6 +115,17 @@ def test_the_history_and_the_list_tell_of_the_first_epoch_before_it_ends(tmp_pat
     assert row["epoch"] == "2/3" and row["left"].endswith(" s") and len(row["trend"]) == 3
     assert row["saved"] in ("0 s ago", "1 s ago")
     assert progress(tmp_path).empty  # it is finished
+
+
+@pytest.mark.parametrize("content", [None, "", "\x00\x00", "epoch,loss\n", "epoch,loss\nx,y\n"])
+def test_a_damaged_history_stops_nobody_from_watching(tmp_path, content):
+    (tmp_path / "a").mkdir()
+    note = {"status": "running", "updated": "2026-01-02", "epoch": 1, "config": {"epochs": 3}}
+    (tmp_path / "a/run.json").write_text(json.dumps(note))
+    if content is not None:
+        (tmp_path / "a/history.csv").write_text(content)
+    (row,) = progress(tmp_path).to_dict("records")
+    assert row["epoch"] == "1/3" and row["left"] == "after an epoch"
 
 
 def test_the_list_is_watched_until_nothing_goes_on(tmp_path, run_module):

@@ -5,10 +5,10 @@ as torchvision's transforms do of one image. `SimCLRAugmentation` draws these an
 together.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,8 +36,9 @@ from src.augmentations.resampling import (
     random_boxes,
     random_dihedral,
 )
+from src.augmentations.settings import check_settings
 from src.augmentations.transfer import draw_normal, to_device
-from src.checks import COUNT, RATE, SHARE, Range, check_images, check_number
+from src.checks import check_images
 
 __all__ = [
     "BANDS_MEAN",
@@ -48,6 +49,7 @@ __all__ = [
     "SPECTRAL",
     "STATISTICS",
     "SimCLRAugmentation",
+    "augmentation",
     "normalize",
     "random_dihedral",
 ]
@@ -71,10 +73,6 @@ UNIFORM = {
     "cutout_centre": 2,
     "cutout": 1,
 }
-PROBABILITIES = (
-    *("hflip", "vflip", "jitter_p", "gray_p", "band_drop_p"),
-    *("solarize_p", "noise_p", "cutout_p"),
-)
 # one more of each for every band, drawn only where bands are jittered or dropped
 UNIFORM_OF_BANDS = ("band_brightness", "band_contrast", "band_drop")
 
@@ -112,14 +110,7 @@ class SimCLRAugmentation:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in PROBABILITIES:
-            check_number(getattr(self, name), name, SHARE)
-        check_number(self.size, "size", COUNT)
-        for name in ("scale", "ratio", *(["blur_sigma"] if self.blur_sigma else [])):
-            low, high = getattr(self, name)
-            check_number(low, f"{name}[0]", RATE)
-            check_number(high, f"{name}[1]", Range(low, high=math.inf))
-        check_number(self.scale[1], "scale[1]", SHARE)
+        check_settings(self)
 
     @torch.no_grad()
     def __call__(
@@ -292,6 +283,14 @@ class SimCLRAugmentation:
         if self.jitter_p:
             x = band_jitter(x, params["brightness"], params["contrast"])
         return torch.where(params["gray"], grayscale(x), x) if self.gray_p else x
+
+
+def augmentation(size: int, changes: dict[str, Any]) -> SimCLRAugmentation:
+    """The augmentation with some of its settings changed. ValueError: that changes none."""
+    try:
+        return SimCLRAugmentation(size, **changes)
+    except TypeError as error:  # no dictionary, no such key, or the size once more
+        raise ValueError(f"{changes!r} changes no SimCLRAugmentation ({error})") from error
 
 
 @cache

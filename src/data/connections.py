@@ -95,15 +95,15 @@ def _range(response: http.client.HTTPResponse, have: int) -> tuple[int, int | No
 
     A server that cannot continue answers 200 and sends everything again.
     """
-    length = response.headers.get("Content-Length")
+    length = response.headers.get("Content-Length") or ""
     if response.status != 206:
-        return 0, int(length) if length else None
+        return 0, int(length) if length.isdecimal() else None
     part, _, total = response.headers.get("Content-Range", "").partition("/")
     first = part.removeprefix("bytes ").partition("-")[0]
     begins = int(first) if first.isdigit() else have
     if total.isdigit():  # a server may send less than what was asked for
         return begins, int(total)
-    return begins, begins + int(length) if length else None
+    return begins, begins + int(length) if length.isdecimal() else None
 
 
 def total_of(error: urllib.error.HTTPError) -> int | None:

@@ -1,9 +1,11 @@
 """One image file in, one array out, or one DataError that says what is wrong with it."""
 
 import contextlib
+import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -82,7 +84,46 @@ def read_bands(
             expected = f"{count or len(bands)} bands of {' or '.join(dtypes)}"
             raise DataError(f"{file}: expected {expected}, {found}")
         _check_size(file, image.width, image.height * len(bands))
+        check_blocks(file, image, Path(file).stat().st_size)
         return image.read(list(bands)).transpose(1, 2, 0)
+
+
+def check_blocks(file: str | Path, image: Any, size: int) -> None:
+    """Raise DataError where the strips or tiles of a GeoTIFF are not where it says.
+
+    GDAL fills up what is missing, with zeros or with what it read before, and says nothing.
+
+    Args:
+        file: its name, for the message.
+        image: the file, as rasterio has opened it.
+        size: of the file, in bytes.
+    """
+    if image.driver != "GTiff":
+        return
+    by_band = image.interleaving is not None and image.interleaving.name == "band"
+    places = []
+    for band in image.indexes if by_band else (1,):
+        height, width = image.block_shapes[band - 1]
+        rows, columns = range(-(-image.height // height)), range(-(-image.width // width))
+        for x, y in itertools.product(columns, rows):
+            tags = (f"BLOCK_OFFSET_{x}_{y}", f"BLOCK_SIZE_{x}_{y}")
+            places.append([int(image.get_tag_item(tag, "TIFF", bidx=band) or 0) for tag in tags])
+    check_places(file, places, size)
+    bits = image.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(image.dtypes[0]).itemsize)
+    needed = image.width * image.height * image.count * int(bits) // 8
+    if image.compression is None and sum(length for _, length in places) < needed:
+        raise DataError(f"{file} cannot be read (fewer bytes than its pixels have): damaged")
+
+
+def check_places(file: str | Path, places: Iterable[Sequence[int]], size: int) -> None:
+    """Raise DataError where parts of a TIFF of `size` bytes, (offset, length) each, overlap."""
+    end = 8  # of the header
+    for offset, length in sorted(places):
+        if offset < end or length < 1:
+            raise DataError(f"{file} cannot be read (parts overlap, or are missing): damaged")
+        end = offset + length
+    if end > size:
+        raise DataError(f"{file} cannot be read ({end - size:,} bytes short): damaged")
 
 
 def _check_size(file: str | Path, width: int, height: int) -> None:

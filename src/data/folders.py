@@ -26,6 +26,14 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in JUNK
 
 
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether this is a folder: a link that leads round in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 @dataclass(frozen=True)
 class Listing:
     """The images of a folder, one a row: by class in the order of `classes`, then by name."""
@@ -138,9 +146,9 @@ def _images(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     images, strangers = [], []
     for entry in _visible(folder):
         stem, suffix = os.path.splitext(entry.name)
-        if suffix.lower() in suffixes and not entry.is_dir():
+        if suffix.lower() in suffixes and not is_folder(entry):
             images.append((len(stem), stem, entry.name))
-        elif suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES) and not entry.is_dir():
+        elif suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES) and not is_folder(entry):
             strangers.append(entry.name)
     if images and strangers:
         raise DataError(
@@ -157,7 +165,7 @@ def _visible(folder: Path) -> list[os.DirEntry]:
 
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders in a folder, sorted; hidden ones are none."""
-    return sorted(entry.name for entry in _visible(folder) if entry.is_dir())
+    return sorted(entry.name for entry in _visible(folder) if is_folder(entry))
 
 
 def holds(folder: Path) -> str:

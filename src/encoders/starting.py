@@ -62,16 +62,19 @@ def starting_classifier(
     config: "FinetuneConfig", classes: list[str], pretrained: str | Path | None, runtime: Runtime
 ) -> Classifier:
     """The classifier as `finetune` starts it: that encoder, and a head for so many classes."""
-    if pretrained not in (None, IMAGENET) and "classifier" in checkpoints.load(pretrained)[0]:
-        model, known = checkpoints.load_classifier(pretrained, expect=config.encoder)
-        if known["classes"] != list(classes):
-            raise CheckpointError(
-                f"{pretrained} is of other classes: {', '.join(known['classes'])}"
-            )
-        return model.to(runtime.device, memory_format=torch.channels_last)  # head and all
-    encoder = starting_encoder(config, pretrained)
+    whole = pretrained not in (None, IMAGENET) and "classifier" in checkpoints.load(pretrained)[0]
+    # of this config's size and dropout, whatever a classifier to go on with had
+    encoder = starting_encoder(config, None if whole else pretrained)
     if runtime.recompute:
         recompute_activations(encoder)
     torch.manual_seed(seed_of(config.seed, 1))  # the same head for every arm of one seed
     model = Classifier(encoder, len(classes), config.dropout)
+    if whole:  # head and all
+        source, known = checkpoints.load_classifier(pretrained, expect=config.encoder)
+        checkpoints.check_fits(known, vars(config), pretrained)
+        if known["classes"] != list(classes):
+            raise CheckpointError(
+                f"{pretrained} is of other classes: {', '.join(known['classes'])}"
+            )
+        checkpoints.restore(model, source.state_dict(), pretrained)
     return model.to(runtime.device, memory_format=torch.channels_last)

@@ -106,6 +106,8 @@ def compare(
         high (95 %; NaN where a set has fewer images than `FEWEST`). The two differ where 0 is
         outside the interval.
     """
+    if metric not in FEWEST:
+        raise ValueError(f"metric must be one of {', '.join(FEWEST)}, got {metric!r}")
     few = min(len(id_scores), len(ood_scores)) < FEWEST[metric]
     point, resampled = {}, {}
     for name in id_scores:
@@ -132,11 +134,13 @@ def _bootstrap(
     score, so that differences between scores are paired.
     """
     check_number(bootstrap, "bootstrap", COUNT)
-    id_scores, ood_scores = (as_float64(s).ravel() for s in (id_scores, ood_scores))
+    id_scores, ood_scores = as_float64(id_scores), as_float64(ood_scores)
     n_id, n_ood = len(id_scores), len(ood_scores)
+    if id_scores.size != n_id or ood_scores.size != n_ood:
+        raise ValueError(f"expected one score an image: {id_scores.shape}, {ood_scores.shape}")
     if n_id == 0 or n_ood == 0:
         raise ValueError(f"need scores of both sets, got {n_id} ID and {n_ood} OOD")
-    values = np.concatenate([id_scores, ood_scores])
+    values = np.concatenate([id_scores.ravel(), ood_scores.ravel()])
     if not np.isfinite(values).all():
         raise ValueError(f"{(~np.isfinite(values)).sum()} scores are NaN or infinite")
     is_ood = np.arange(n_id + n_ood) >= n_id

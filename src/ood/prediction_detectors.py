@@ -11,7 +11,7 @@ from scipy.special import logsumexp, softmax
 from src.augmentations import check_statistics
 from src.augmentations.evaluation_transform import prepare
 from src.augmentations.transfer import constant, to_host
-from src.checks import COUNT, RATE, as_float64, check_images, check_number
+from src.checks import COUNT, RATE, Range, as_float64, check_images, check_number
 from src.encoders import Classifier
 from src.probes import preserve_mode
 from src.runs.runtime import Runtime, runtime_of
@@ -160,6 +160,7 @@ def odin(
     device, size = runtime_of(model, runtime).device, model.encoder.image_size
     images = check_images(images)
     check_number(temperature, "temperature", RATE)
+    check_number(epsilon, "epsilon", Range(0))
     check_number(batch_size, "batch_size", COUNT)
     if not len(images):
         raise ValueError("no images to run the network on")

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from src.checkpoints import load, replacing
+from src.errors import CheckpointError
 
 # of the pretraining that a fine-tuning started from
 ORIGIN = ("checkpoint", "config", "data", "metrics", "versions", "seconds")
@@ -44,7 +45,13 @@ def write_record(
 def _metadata(checkpoint: Path) -> dict[str, Any]:
     _, metadata = load(checkpoint)  # what the `.json` beside it says, which may not have come along
     # the epochs of a run that was stopped and resumed add up; row 0 of a pretraining has no time
-    seconds = sum(row.get("seconds", 0.0) for row in metadata["history"])
+    try:
+        seconds = sum(row.get("seconds", 0.0) for row in metadata["history"])
+        metadata["config"]["encoder"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{checkpoint} is of no run ({error!r}): expected its config and history in it"
+        ) from error
     return {**metadata, "checkpoint": checkpoint.name, "seconds": seconds}
 
 

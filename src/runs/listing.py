@@ -30,9 +30,19 @@ def progress(folder: Path) -> pd.DataFrame:
     return pd.DataFrame([_progress(folder, run) for run in going.to_dict("records")])
 
 
+def _history(file: Path) -> pd.DataFrame:
+    """Its numbers; of a damaged or missing file none: it is written anew at the next epoch."""
+    columns = ["epoch", "loss", "seconds"]
+    try:
+        history = pd.read_csv(file)
+    except (OSError, ValueError):
+        history = pd.DataFrame()
+    return history.reindex(columns=columns).apply(pd.to_numeric, errors="coerce")
+
+
 def _progress(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
-    history = pd.read_csv(folder / run["run"] / "history.csv")
-    trained = history[history["epoch"] > 0].reindex(columns=["loss", "seconds"])
+    history = _history(folder / run["run"] / "history.csv")
+    trained = history[history["epoch"] > 0]
     seconds, state = trained["seconds"].dropna(), folder / run["run"] / "last.pth"
     left = seconds.mean() * (run["epochs"] - len(seconds)) if len(seconds) else None
     saved = duration(time.time() - state.stat().st_mtime) + " ago" if state.exists() else "not yet"

@@ -5,7 +5,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from src.augmentations import SimCLRAugmentation
+from src.augmentations import augmentation
 from src.checks import RANGES, check_number, check_phases
 from src.encoders import ENCODERS
 from src.runs.settings import RESUME
@@ -50,23 +50,24 @@ def read_parameters(names: dict[str, Any]) -> None:
             continue
         if name in AS_TEXT and isinstance(value, str):
             names[name] = value = _from_text(value, name)
-        _check_parameter(value, name)
+        names[name] = _check_parameter(value, name)
     if names.get("SCRATCH") is False and not names["PRETRAINED"]:
         raise ValueError("SCRATCH = False and PRETRAINED = []: there is nothing to train")
 
 
-def _check_parameter(value: Any, name: str) -> None:
+def _check_parameter(value: Any, name: str) -> Any:
+    """The value, a number as a plain one."""
     choices = CHOICES.get(name)
     if choices and not any(value is c or (isinstance(c, str) and value == c) for c in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     if name.lower() in RANGES:
-        check_number(value, name, RANGES[name.lower()])
+        value = check_number(value, name, RANGES[name.lower()])
     if name == "BATCH_SIZE":
         check_number(value, name, RANGES["epochs"])
-    if name == "WORKSPACE" and not isinstance(value, str | Path):
+    if name == "WORKSPACE" and not (isinstance(value, str | Path) and str(value)):
         raise ValueError(f"{name} must be a folder, got {value!r}")
     if name == "PHASES":
-        check_phases(value, name)
+        value = check_phases(value, name)
     if name in DATA and not (isinstance(value, str) and value):
         raise ValueError(f"{name} must name a data set, a folder or a store, got {value!r}")
     if name == "SPLIT" and not (isinstance(value, str) or _is_list_of_text(value)):
@@ -75,6 +76,7 @@ def _check_parameter(value: Any, name: str) -> None:
         raise ValueError(f"{name} must be a list of names, got {value!r}")
     if name == "EXTRA_AUGMENTATION":
         _check_augmentation(value, name)
+    return value
 
 
 def _is_list_of_text(value: Any) -> bool:
@@ -83,9 +85,9 @@ def _is_list_of_text(value: Any) -> bool:
 
 def _check_augmentation(value: Any, name: str) -> None:
     try:
-        SimCLRAugmentation(**value)
-    except (TypeError, ValueError) as error:  # no dictionary, no such key, or no such value
-        raise ValueError(f"{name}: {value!r} changes no SimCLRAugmentation ({error})") from error
+        augmentation(64, value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _from_text(text: str, name: str) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from src.data.bands import ALL_BANDS, RGB, to_uint8
+from src.data.decoding import check_blocks, check_places
 from src.errors import AbsentError, DataError
 
 SIZE = 120  # pixels across of the 10 m bands, which is 1.2 km
@@ -63,7 +64,7 @@ def read_files(folder: str | Path, bands: Sequence[str]) -> dict[str, bytes]:
     What is not there is left out: `decode` knows what must be there, and says so.
 
     Raises:
-        DataError: the disk cannot read a file.
+        DataError: the disk cannot read a file, or it is none.
         OSError: what is not the patch's fault (permissions …).
     """
     prefix, files = _prefix(folder), {}
@@ -78,7 +79,7 @@ def _read_file(path: str) -> bytes:
         with open(path, "rb", buffering=0) as file:
             return file.read(MAX_BYTES)
     except OSError as error:
-        if error.errno != errno.EIO:
+        if error.errno not in (errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO):
             raise
         raise DataError(f"{path} cannot be read ({error}): extract the patch again") from error
 
@@ -139,7 +140,7 @@ def read_band(data: bytes | None, where: str, size: int) -> tuple[np.ndarray, fl
         size_read = f"{MAX_BYTES:,} bytes and more" if data else "0 bytes"
         state = "is missing" if data is None else f"cannot be read ({size_read})"
         raise DataError(f"{where} {state}: extract the patch again")
-    band, nodata = _plain_tiff(data) or _any_tiff(data, where, size)
+    band, nodata = _plain_tiff(data, where) or _any_tiff(data, where, size)
     if band.shape != (size, size):
         raise DataError(
             f"{where}: expected 1 band of {size}×{size}, got 1 of {band.shape[0]}×{band.shape[1]}"
@@ -163,11 +164,11 @@ PLAIN = {BITS: 16, COMPRESSION: 1, SAMPLES: 1, SAMPLE_FORMAT: 1}  # 1: none, one
 Fields = dict[int, tuple[int, int, int]]  # tag → type, count, and the value, or where it is
 
 
-def _plain_tiff(data: bytes) -> tuple[np.ndarray, float | None] | None:
+def _plain_tiff(data: bytes, where: str) -> tuple[np.ndarray, float | None] | None:
     """Pixels and nodata of one uncompressed little-endian uint16 band in strips; None: not that.
 
     Both releases have nothing else, and this is twenty times faster than opening a data set in
-    GDAL, to which everything else is left, damage included.
+    GDAL, to which everything else is left, damage included. DataError: strips that overlap.
     """
     if data[:4] != b"II*\0":
         return None
@@ -178,10 +179,12 @@ def _plain_tiff(data: bytes) -> tuple[np.ndarray, float | None] | None:
         (width,), (height,) = _numbers(data, fields, WIDTH), _numbers(data, fields, HEIGHT)
         offsets = _numbers(data, fields, STRIP_OFFSETS)
         lengths = _numbers(data, fields, STRIP_LENGTHS)
+        places = list(zip(offsets, lengths, strict=True))
         if sum(lengths) > len(data):  # the same bytes again and again
             return None
-        strips = [data[at : at + length] for at, length in zip(offsets, lengths, strict=True)]
+        strips = [data[at : at + length] for at, length in places]
         pixels = np.frombuffer(b"".join(strips), "<u2").reshape(height, width)
+        check_places(where, [*places, *_tables(data, fields)], len(data))
         return pixels, _nodata(data, fields)
     except (struct.error, TypeError, ValueError, OverflowError):  # cut, or without its fields
         return None
@@ -192,6 +195,14 @@ def _fields(data: bytes) -> Fields:
     (count,) = struct.unpack_from("<H", data, start)
     entries = data[start + 2 : start + 2 + 12 * count]
     return {tag: field for tag, *field in struct.iter_unpack("<HHII", entries)}
+
+
+def _tables(data: bytes, fields: Fields) -> list[tuple[int, int]]:
+    """Where the directory lies, and what it says of the strips: offset and length of each."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    several = (fields[tag] for tag in (STRIP_OFFSETS, STRIP_LENGTHS) if fields[tag][1] > 1)
+    arrays = ((at, count * (2 if kind == SHORT else 4)) for kind, count, at in several)
+    return [(start, 12 * len(fields) + 6), *arrays]
 
 
 def _numbers(
@@ -219,7 +230,7 @@ def _any_tiff(data: bytes, where: str, size: int) -> tuple[np.ndarray, float | N
     try:
         with (
             MemoryFile(data, dirname="patch", filename=Path(where).name) as memory,
-            memory.open() as file,
+            memory.open(driver="GTiff") as file,  # others may lead to other files
         ):
             if (file.count, file.height, file.width) != (1, size, size):
                 raise DataError(
@@ -228,6 +239,7 @@ def _any_tiff(data: bytes, where: str, size: int) -> tuple[np.ndarray, float | N
                 )
             if np.prod(file.block_shapes[0]) > MAX_BYTES:
                 raise DataError(f"{where} cannot be read (blocks of {file.block_shapes[0]})")
+            check_blocks(where, file, len(data))
             return file.read(1), file.nodata
     except DataError:
         raise

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from src.data.bigearthnet.archives import Archive
-from src.data.folders import holds, is_hidden
+from src.data.folders import holds, is_folder, is_hidden
 from src.data.ingest import Task
 from src.data.streams import is_stream
 from src.errors import DataError
@@ -111,7 +111,7 @@ def _folders(root: str | Path) -> Iterator[str]:
     with os.scandir(root) as entries:
         for entry in entries:
             unwanted = is_hidden(entry.name) or entry.name.startswith(SENTINEL_1)
-            if entry.is_dir() and not unwanted:
+            if is_folder(entry) and not unwanted:
                 yield entry.path
 
 
