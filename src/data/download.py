@@ -11,8 +11,6 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from src.data.connections import (
     BUSY,
     FAILURES,
@@ -28,6 +26,7 @@ from src.data.image_sets import account
 from src.data.locks import WAIT, locked
 from src.data.remotes import SETS, Remote
 from src.errors import DataError, exit_with_message
+from src.runs.bars import bar
 
 MAX_RATIO = 100  # unpacked bytes to packed ones: images hardly shrink when they are packed
 
@@ -129,13 +128,13 @@ def _receive(answer: Answer, partial: Path) -> bool:
     begins = answer.begins
     with (
         open(partial, "ab" if begins else "wb") as file,
-        tqdm(
+        bar(
             total=answer.total, initial=begins, desc=partial.stem, unit="B", unit_scale=True
-        ) as bar,
+        ) as progress,
     ):
         for block in answer.blocks():
             file.write(block)
-            bar.update(len(block))
+            progress.update(len(block))
     return answer.says_its_end
 
 
