@@ -31,11 +31,18 @@ def _grey_levels(low: float, span: float) -> np.ndarray:
 
 
 def as_rgb(images: np.ndarray, stretch: float = EUROSAT_STRETCH) -> np.ndarray:
-    """(…, 12) images as (…, 3) RGB to be looked at; those of three channels as they are.
+    """(…, C) images as (…, 3) RGB to be looked at; those of three channels as they are.
 
-    Digital numbers (uint16) become uint8, reflectances (floats) stay floats in [0, 1].
+    Of Sentinel-2's twelve or thirteen bands red, green and blue; of others the first three, or one
+    thrice. Digital numbers (uint16) become uint8, reflectances (floats) stay floats in [0, 1].
     """
-    if images.shape[-1] == 3:
+    count = images.shape[-1]
+    if count == 3:
         return images
-    rgb = images[..., [ALL_BANDS.index(band) for band in RGB]]
+    shown = [min(n, count - 1) for n in range(3)]
+    if count in (len(ALL_BANDS), len(ALL_BANDS) + 1):  # B10 stands behind them, as in a product
+        shown = [ALL_BANDS.index(band) for band in RGB]
+    rgb = images[..., shown]
+    if rgb.dtype == np.uint8:
+        return rgb
     return to_uint8(rgb, stretch) if rgb.dtype == np.uint16 else (rgb * 10_000 / stretch).clip(0, 1)

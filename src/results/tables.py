@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from src.encoders.foreign import short_name
+from src.encoders.starting import IMAGENET
 from src.results.study import (
     DATA_NAMES,
     ENCODER_NAMES,
@@ -63,7 +65,9 @@ def _start(record: Record) -> tuple[str, str, str]:
     if origin is None:
         return SCRATCH, "", hours
     if not isinstance(origin, dict):
-        return "ImageNet", "ImageNet", hours
+        if origin == IMAGENET:
+            return "ImageNet", "ImageNet", hours
+        return short_name(origin), "elsewhere", hours
     configuration = f"pretrained {origin['config']['epochs']}"
     hours = f"{origin['seconds'] / 3600:.2f} + {hours}"
     return configuration, DATA_NAMES[origin["data"]["kind"]], hours

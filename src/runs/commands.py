@@ -72,6 +72,7 @@ def _pretrain_on_store(arguments: argparse.Namespace, world: World) -> Path:
         **{name: getattr(arguments, name) for name in names},
         in_channels=channels,
         augmentation={} if channels == 3 else SPECTRAL,
+        statistics=store.statistics,
     )
     if world.first:
         print(f"{len(store)} patches of {store.path} on {settings.runtime}", flush=True)
