@@ -34,7 +34,7 @@ from src.runs.runtime import pick
 
 FLOAT32 = pick("cpu", "float32")
 SETTINGS = RunSettings(runtime=FLOAT32)
-BANDS = [(1, "uint8"), (2, "uint16"), (4, "uint8"), (13, "uint16")]
+BANDS = [(1, "uint8"), (4, "uint16"), (13, "uint16")]
 HIGH = {"uint8": 256, "uint16": 14_000}  # digital numbers above 10,000 are cut off
 
 

@@ -30,19 +30,24 @@ def _grey_levels(low: float, span: float) -> np.ndarray:
     return ((np.arange(65536) - low) / span * 255).clip(0, 255).astype(np.uint8)
 
 
+def shown_as_rgb(count: int) -> list[int]:
+    """Positions of the bands to look at: of Sentinel-2's twelve or thirteen red, green and blue.
+
+    Of others the first three, or the last of fewer again.
+    """
+    if count in (len(ALL_BANDS), len(ALL_BANDS) + 1):  # B10 is behind all three
+        return [ALL_BANDS.index(band) for band in RGB]
+    return [min(n, count - 1) for n in range(3)]
+
+
 def as_rgb(images: np.ndarray, stretch: float = EUROSAT_STRETCH) -> np.ndarray:
     """(…, C) images as (…, 3) RGB to be looked at; those of three channels as they are.
 
-    Of Sentinel-2's twelve or thirteen bands red, green and blue; of others the first three, or one
-    thrice. Digital numbers (uint16) become uint8, reflectances (floats) stay floats in [0, 1].
+    Digital numbers (uint16) become uint8, reflectances (floats) stay floats in [0, 1].
     """
-    count = images.shape[-1]
-    if count == 3:
+    if images.shape[-1] == 3:
         return images
-    shown = [min(n, count - 1) for n in range(3)]
-    if count in (len(ALL_BANDS), len(ALL_BANDS) + 1):  # B10 stands behind them, as in a product
-        shown = [ALL_BANDS.index(band) for band in RGB]
-    rgb = images[..., shown]
+    rgb = images[..., shown_as_rgb(images.shape[-1])]
     if rgb.dtype == np.uint8:
         return rgb
     return to_uint8(rgb, stretch) if rgb.dtype == np.uint16 else (rgb * 10_000 / stretch).clip(0, 1)
