@@ -24,6 +24,7 @@ from src.embed import embed_to_files
 from src.encoders import Classifier, build_encoder, statistics_of
 from src.encoders.starting import starting_classifier
 from src.errors import CheckpointError, DataError
+from src.figures import view_pairs
 from src.finetune import FinetuneConfig, finetune
 from src.ood import evaluate, mc_dropout, odin, penultimate
 from src.pretrain import PretrainConfig, pretrain
@@ -106,6 +107,7 @@ def test_the_store_is_whole_with_them_and_the_same_when_measured_again(
     assert hashlib.sha256(first).hexdigest() in sums
     again = PatchStore.open(store.path)
     assert {**again.meta} == {**store.meta, "statistics": again.meta["statistics"]}
+    assert again.provenance == store.provenance  # runs begun before are of the same data
     measure_store(store.path)
     assert (store.path / "meta.json").read_bytes() == first
     assert [file.name for file in tmp_path.iterdir()] == ["store"]  # no lock, no partial file
@@ -297,3 +299,13 @@ def test_any_bands_can_be_looked_at(count, shown):
     expected = (images[..., shown] / 2750 * 255).astype(np.uint8)
     np.testing.assert_array_equal(as_rgb(images), expected)
     np.testing.assert_array_equal(as_rgb(expected), expected)
+
+
+def test_views_of_any_bands_are_shown_as_they_were_before_normalisation():
+    images = np.full((2, 8, 8, 4), 51, np.uint8)
+    own = ((0.1, 0.2, 0.3, 0.4), (0.5, 0.6, 0.7, 0.8))
+    views = {"gray_p": 0.0, "jitter_p": 0.0}
+    config = PretrainConfig(image_size=8, in_channels=4, augmentation=views, statistics=own)
+    shown = [axis.get_images()[0].get_array() for axis in view_pairs(images, config.augment()).axes]
+    for picture in shown:
+        np.testing.assert_allclose(picture / (255 if picture.max() > 1 else 1), 0.2, atol=1e-6)

@@ -26,8 +26,9 @@ FORMAT_VERSION = 1
 DTYPES = ("uint8", "uint16", "float32")
 VERIFIED_BYTES = 500_000_000  # images up to this are checked whenever a store is opened: a second
 SUMS = "SHA256SUMS"
-# keys of `meta` that say where and in which files the data lay, and nothing about the data
-OF_THIS_MACHINE = ("source", "files")
+# keys of `meta` that say nothing about the data: where and in which files they lay, and what was
+# measured of them since (a run that uses it has it in its config)
+NOT_THE_DATA = ("source", "files", "statistics")
 REBUILD = "Delete the folder and build it again."
 Patch = tuple[str, int | None, np.ndarray]  # name, label and (H, W, C) image
 
@@ -55,7 +56,7 @@ class PatchStore:
     @property
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint remembers of its data: `meta` without the folder on this machine."""
-        return {key: value for key, value in self.meta.items() if key not in OF_THIS_MACHINE}
+        return {key: value for key, value in self.meta.items() if key not in NOT_THE_DATA}
 
     @classmethod
     def open(cls, path: str | Path) -> "PatchStore":
