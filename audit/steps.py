@@ -28,7 +28,7 @@ from src.pretrain import Hooks, PretrainConfig, pretrain
 from src.runs import RunSettings
 
 # Settings of pretraining that are younger than the first folders: off, they change no name.
-YOUNGER = ("scale_lr", "warmup_epochs", "weight_decay", "plain_head")
+YOUNGER = ("scale_lr", "warmup_epochs", "weight_decay", "plain_head", "statistics")
 PUBLISHED_WIDTHS = (256, 128)  # of the published projection head
 CORRECT = "correct.npy"  # beside a classifier: which test images it gets right, eight in a byte
 
@@ -191,7 +191,7 @@ def _name(kind: str, config: PretrainConfig | FinetuneConfig, *more: Any) -> str
 
 def _as_text(config: PretrainConfig | FinetuneConfig) -> str:
     """Its repr, but for the younger settings that are off."""
-    younger = YOUNGER if isinstance(config, PretrainConfig) else ("tones",)
+    younger = YOUNGER if isinstance(config, PretrainConfig) else ("tones", "statistics")
     values = {field.name: getattr(config, field.name) for field in fields(config)}
     shown = [f"{key}={value!r}" for key, value in values.items() if value or key not in younger]
     return f"{type(config).__name__}({', '.join(shown)})"

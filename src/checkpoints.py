@@ -6,15 +6,14 @@ import shutil
 import uuid
 from datetime import datetime
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import nn
 
 from src.checks import SHARE, Range, check_number
 from src.encoders import Classifier, build_encoder
+from src.encoders.reading import read
 from src.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -122,10 +121,8 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             program, or of a newer format.
     """
     path = Path(path)
-    content = _read(path)
-    expected = isinstance(content, dict) and content.keys() == {"state", "about"}
-    expected = expected and all(isinstance(part, dict) for part in content.values())
-    version = content["about"].get("format") if expected else None
+    content = read(path)
+    version = content["about"].get("format") if is_own(content) else None
     if type(version) is not int or version < 1:
         raise CheckpointError(
             f"{path} was not written by ood-satellite: expected the keys 'state' and 'about'"
@@ -138,35 +135,10 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return content["state"], content["about"]
 
 
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise CheckpointError(
-            f"no checkpoint {path}: run the notebook that makes it, or check the name"
-        )
-    if not is_zipfile(path):
-        raise CheckpointError(
-            f"{path} is not a whole checkpoint (truncated, or not a .pth file): copy or make it "
-            "again"
-        )
-    try:
-        with ZipFile(path) as file:
-            # torch packs nothing, so a whole file is at least as long as what it unpacks to
-            claimed = sum(entry.file_size for entry in file.infolist())
-            if claimed > path.stat().st_size:
-                raise BadZipFile(f"it claims {claimed:,} bytes, which is more than it has")
-            # torch checks no checksums: a flipped bit would load as another weight
-            if damaged := file.testzip():
-                raise BadZipFile(f"checksum of {damaged}")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain values, so it could run code when loaded: "
-            f"refused. Export its state dict where you trust it. ({str(error).splitlines()[0]})"
-        ) from error
-    # damage may lie anywhere in what Python and torch take for their own
-    except Exception as error:
-        reason = str(error)[:300] or type(error).__name__
-        raise CheckpointError(f"{path} is damaged ({reason}): copy or make it again") from error
+def is_own(content: Any) -> bool:
+    """Whether what a file holds is of this program."""
+    expected = isinstance(content, dict) and content.keys() == {"state", "about"}
+    return expected and all(isinstance(part, dict) for part in content.values())
 
 
 def restore(module: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
@@ -214,21 +186,6 @@ def load_encoder(path: str | Path, expect: str | None = None) -> tuple[nn.Module
     encoder = _build(metadata, path, expect)
     restore(encoder, state["encoder"], path)
     return encoder.eval(), metadata
-
-
-def check_fits(metadata: dict[str, Any], config: dict[str, Any], path: str | Path) -> None:
-    """Raise CheckpointError where an encoder takes other images than a config has.
-
-    Bands count for all encoders, the size for the ViT alone: it has a position for each patch.
-    """
-    sized = ("image_size",) if config["encoder"].startswith("vit") else ()
-    for key in ("in_channels", *sized):
-        was, now = metadata["config"][key], config[key]
-        if was != now:
-            raise CheckpointError(
-                f"{path} is of {key} {was}, fine-tuning asks for {now} (size mismatch): set"
-                f" {key.upper()} = {was}, or pretrain anew"
-            )
 
 
 def load_classifier(
@@ -294,6 +251,6 @@ def _build(metadata: dict[str, Any], path: str | Path, expect: str | None) -> nn
         )
     try:
         shape = [check_number(config.get(key), key, allowed) for key, allowed in LIMITS.items()]
-        return build_encoder(name, *shape)
+        return build_encoder(name, *shape, statistics=config.get("statistics"))
     except ValueError as error:
         raise CheckpointError(f"{path} has a config of no network ({error})") from error

@@ -20,6 +20,7 @@ from src.checks import COUNT, check_images, check_number
 from src.data.folders import is_hidden
 from src.data.images import read_image
 from src.data.store import PatchStore, write_header
+from src.encoders import statistics_of
 from src.errors import DataError, exit_with_message
 from src.runs.bars import bar
 from src.runs.runtime import Runtime, add_arguments, from_arguments, pick
@@ -163,7 +164,8 @@ def _features(encoder: nn.Module, images: list[np.ndarray], runtime: Runtime) ->
     """(n, D) float32 features of images that need not be of one size."""
     same_size = len({image.shape for image in images}) == 1  # the usual case, prepared in one go
     stacks = [images] if same_size else [[image] for image in images]
-    prepared = [prepare(np.stack(s), encoder.image_size, runtime.device) for s in stacks]
+    how = (encoder.image_size, runtime.device, statistics_of(encoder))
+    prepared = [prepare(np.stack(stack), *how) for stack in stacks]
     with runtime.autocast():
         return encoder(torch.cat(prepared)).float().cpu().numpy()
 

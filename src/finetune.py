@@ -17,13 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src import checkpoints
-from src.augmentations import check_statistics, random_dihedral
+from src.augmentations import random_dihedral
 from src.augmentations.evaluation_transform import prepare
+from src.augmentations.normalisation import Statistics, as_statistics
 from src.augmentations.tones import draw_tones
 from src.augmentations.transfer import to_device
 from src.checks import check_config, check_images, check_labels, check_split
 from src.data.splits import Split
-from src.encoders import Classifier
+from src.encoders import Classifier, statistics_of
+from src.encoders.foreign import file_record, short_name
 from src.encoders.starting import starting_classifier
 from src.probes import embed
 from src.runs import Run, RunSettings, weights_fingerprint
@@ -47,6 +49,9 @@ class FinetuneConfig:
     dropout: float = 0.1
     seed: int = 0
     tones: float = 0.0  # share of images in tones between level 1C and 2A, see `draw_tones`
+    # of the bands, `PatchStore.statistics`; None: those of the checkpoint it starts from, else the
+    # usual ones of RGB and of twelve bands
+    statistics: Statistics | None = None
 
     @property
     def epochs(self) -> int:
@@ -133,7 +138,8 @@ def finetune(
         config: the recipe; `config.from_scratch()` for the baseline.
         out: folder for the checkpoint of the best epoch.
         pretrained: pretraining checkpoint for the encoder, a classifier of the same classes to go
-            on with, or `IMAGENET`; None starts from random weights.
+            on with, a file of other code's weights or a name of timm's (`src.encoders.foreign`), or
+            `IMAGENET`; None starts from random weights.
         settings: device, saving and resuming; this run's folder is
             `<encoder>_<from_scratch or what it starts from>_<epochs>ep_seed<seed>`.
 
@@ -141,7 +147,7 @@ def finetune(
         ValueError: images, labels, split or config that cannot be what they say (`src.checks`).
         CheckpointError: the pretraining checkpoint is unusable or of another encoder, or as
             `pretrain`.
-        ConnectionError: the ImageNet weights could not be fetched.
+        ConnectionError: timm's weights could not be fetched.
         FloatingPointError: the loss is not finite.
         Stopped: a signal came; the run is saved.
     """
@@ -149,7 +155,8 @@ def finetune(
     images, labels, split = check_training(images, labels, split, classes, config)
     model = starting_classifier(config, classes, pretrained, runtime)
     data, targets = _on_device(images, labels, runtime.device)
-    train_rows, steps = torch.as_tensor(split.train), len(split.train) // config.batch_size
+    how = (config.image_size, runtime.device, statistics_of(model))
+    steps = len(split.train) // config.batch_size
     schedule = Schedule(config.epochs, steps, config.batch_size, config.lr)
     metadata = _metadata(model, config, classes, pretrained, settings)
     folder, parts = _folder(config, pretrained, out, settings), (split.train, split.val, split.test)
@@ -160,12 +167,11 @@ def finetune(
         for epoch in loop.epochs(settings.resume):
             open_ = open_stages(epoch - 1, config.phases, len(model.stages))
             set_open(model, open_)
-            order = torch.randperm(len(train_rows), generator=generator(config.seed, epoch - 1))
-            rows_S_n = train_rows[order][: steps * config.batch_size].view(steps, -1)[loop.step :]
+            rows_S_n = _rows(split.train, config, epoch - 1)[loop.step :]
             for step, (batch, target) in loop.steps(_labelled(data, targets, rows_S_n)):
                 torch.manual_seed(seed_of(config.seed, epoch - 1, step, 1))  # dropout's
                 batch = draw_tones(batch, generator(config.seed, epoch - 1, step, 2), config.tones)
-                batch = prepare(batch.permute(0, 2, 3, 1), config.image_size, runtime.device)
+                batch = prepare(batch.permute(0, 2, 3, 1), *how)
                 batch = random_dihedral(batch, generator(config.seed, epoch - 1, step))
                 with runtime.autocast():
                     logits = model(batch)
@@ -184,6 +190,13 @@ def _optimizer(model: Classifier, config: FinetuneConfig) -> torch.optim.Optimiz
 
 def _on_device(images: np.ndarray, labels: np.ndarray, device: torch.device) -> list[Tensor]:
     return [to_device_if_it_fits(images, device), torch.as_tensor(labels, device=device)]
+
+
+def _rows(train: np.ndarray, config: FinetuneConfig, epoch: int) -> Tensor:
+    """Row numbers of every batch of an epoch, (steps, n)."""
+    order = torch.randperm(len(train), generator=generator(config.seed, epoch))
+    steps = len(train) // config.batch_size
+    return torch.as_tensor(train)[order][: steps * config.batch_size].view(steps, -1)
 
 
 def _labelled(images: Tensor, targets: Tensor, rows_S_n: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -206,7 +219,7 @@ def check_training(
 ) -> tuple[np.ndarray, np.ndarray, Split]:
     """What `finetune` trains on, or the ValueError that it would raise before."""
     check_config(config)
-    check_statistics(config.in_channels)
+    as_statistics(config.in_channels, config.statistics)
     images = check_images(images, channels=config.in_channels)
     labels = check_labels(labels, classes, len(images))
     split = Split(*check_split(split.train, split.val, split.test, len(images)))
@@ -224,8 +237,8 @@ def check_training(
 def _folder(
     config: FinetuneConfig, pretrained: str | Path | None, out: Path, settings: RunSettings
 ) -> Path:
-    origin = Path(pretrained).stem if pretrained else "from_scratch"
-    name = f"{config.encoder}_{origin}_{config.epochs}ep_seed{config.seed}"
+    start = short_name(pretrained) if pretrained else "from_scratch"
+    name = f"{config.encoder}_{start}_{config.epochs}ep_seed{config.seed}"
     return Path(settings.runs or out / "runs") / name
 
 
@@ -238,10 +251,11 @@ def _metadata(
 ) -> dict[str, Any]:
     return {
         "kind": "classifier",
-        "config": asdict(config),
+        "config": asdict(config) | {"statistics": statistics_of(model)},
         "classes": list(classes),
         "data": settings.provenance or {},
         "pretrained": Path(pretrained).name if pretrained else None,
+        **file_record(pretrained),
         "start": weights_fingerprint(model),
         "versions": record(settings.runtime or pick()),
     }

@@ -20,6 +20,7 @@ from torch.optim import Adam
 from src import checkpoints
 from src.augmentations import SimCLRAugmentation, augmentation
 from src.augmentations.blocks import two_views, views
+from src.augmentations.normalisation import Statistics
 from src.checks import RANGES, check_config, check_images, check_number
 from src.encoders import build_encoder, projection_head
 from src.encoders.recomputation import recompute_activations
@@ -56,6 +57,16 @@ class PretrainConfig:
     seed: int = 0
     # changes to SimCLRAugmentation's defaults
     augmentation: dict[str, Any] = field(default_factory=dict)
+    # of the bands, `PatchStore.statistics`; None: the usual ones of RGB and of twelve bands
+    statistics: Statistics | None = None
+
+    def augment(self) -> SimCLRAugmentation:
+        """What makes the random views."""
+        own = dict(zip(("mean", "std"), self.statistics or (), strict=False))
+        if own and own.keys() & self.augmentation.keys():
+            raise ValueError("mean and std stand in augmentation and in statistics: give one")
+        changes = {**self.augmentation, **own} if own else self.augmentation
+        return augmentation(self.image_size, changes)
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,8 @@ class Hooks:
 def untrained(config: PretrainConfig) -> nn.Module:
     """The encoder as `pretrain` starts it: the "before" of every comparison."""
     torch.manual_seed(seed_of(config.seed))
-    return build_encoder(config.encoder, config.in_channels, config.image_size, config.dropout)
+    shape = (config.in_channels, config.image_size, config.dropout)
+    return build_encoder(config.encoder, *shape, statistics=config.statistics)
 
 
 def pretrain(
@@ -209,7 +221,7 @@ def _checked(
 ) -> tuple[np.ndarray, SimCLRAugmentation]:
     check_number(probe_every, "probe_every", RANGES["probe_every"])
     images = check_images(images, channels=config.in_channels)
-    augment = augmentation(config.image_size, config.augmentation)
+    augment = config.augment()
     augment.check(torch.empty(0, config.in_channels, 1, 1))
     count, batch_size, epochs = len(images), config.batch_size, config.epochs
     if not 2 <= batch_size <= count:

@@ -16,6 +16,7 @@ from torch import nn
 from src.augmentations.evaluation_transform import prepare
 from src.augmentations.transfer import to_host
 from src.checks import COUNT, check_images, check_labels, check_number
+from src.encoders import statistics_of
 from src.runs.runtime import Runtime, runtime_of
 
 
@@ -41,6 +42,8 @@ def embed(
 ) -> np.ndarray:
     """Run an encoder (or classifier) in eval mode over (N, H, W, C) images.
 
+    They are normalised by the statistics that it was trained with, whatever set they are of.
+
     Args:
         size: pixels the network sees; images of another size are resized to it.
         runtime: see `runtime_of`: None computes where the module lies.
@@ -60,9 +63,10 @@ def embed(
     if len(images) == 0:
         raise ValueError("no images to run the network on")
     runtime, starts = runtime_of(module, runtime), range(0, len(images), batch_size)
+    how = (size, runtime.device, statistics_of(module))
     with preserve_mode(module), runtime.autocast():
         module.eval()
-        batches = (prepare(images[n : n + batch_size], size, runtime.device) for n in starts)
+        batches = (prepare(images[n : n + batch_size], *how) for n in starts)
         return torch.cat(to_host(module(batch).float() for batch in batches)).numpy()
 
 

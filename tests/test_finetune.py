@@ -16,7 +16,7 @@ import src.finetune
 from src import checkpoints
 from src.data.splits import Split
 from src.encoders import Classifier, build_encoder
-from src.encoders.starting import starting_classifier, starting_points
+from src.encoders.starting import check_fits, starting_classifier, starting_points
 from src.errors import CheckpointError
 from src.finetune import FinetuneConfig, finetune, open_stages, phase_table, set_open
 from src.probes import embed
@@ -474,10 +474,10 @@ def test_a_vit_pretrained_at_another_size_is_refused_with_both_sizes(tmp_path):
     config = {"encoder": "vit_b_16", "in_channels": 3, "image_size": 32, "dropout": 0.1}
     known = {"config": config}
     with pytest.raises(CheckpointError, match=r"a\.pth is of image_size 32, .* asks for 16"):
-        checkpoints.check_fits(known, {**config, "image_size": 16}, "a.pth")
-    checkpoints.check_fits(known, config, "a.pth")
+        check_fits(known, {**config, "image_size": 16}, "a.pth")
+    check_fits(known, config, "a.pth")
     # the others pool over whatever is left
-    checkpoints.check_fits(known, {**config, "encoder": "resnet50", "image_size": 16}, "a.pth")
+    check_fits(known, {**config, "encoder": "resnet50", "image_size": 16}, "a.pth")
 
 
 @pytest.mark.parametrize(

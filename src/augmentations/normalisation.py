@@ -1,6 +1,7 @@
 """Mean and deviation of the channels, and the normalisation every image goes through."""
 
 import math
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +18,14 @@ BANDS_MEAN = tuple(
 BANDS_STD = tuple(
     dn / REFLECTANCE for dn in (555, 572, 583, 676, 730, 1096, 1273, 1365, 1356, 1302, 1079, 819)
 )
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
+# the usual ones of so many channels
 STATISTICS = {3: (IMAGENET_MEAN, IMAGENET_STD), 12: (BANDS_MEAN, BANDS_STD)}
+
+MEASURE = (
+    ": RGB and twelve bands have usual ones; of others measure the store's by `python -m"
+    " src.data.statistics STORE` and give statistics=store.statistics"
+)
 
 
 def normalize(
@@ -43,19 +51,36 @@ def normalize(
 
 def check_statistics(
     channels: int, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+) -> Statistics:
     """Mean and deviation of so many channels: one's own, else the usual ones.
 
     Raises:
         ValueError: as many finite values as channels are needed, deviations above 0.
     """
     usual_mean, usual_std = STATISTICS.get(channels, STATISTICS[3])
-    mean, std = mean or usual_mean, std or usual_std
+    hint = MEASURE if mean is None else ""
+    mean, std = usual_mean if mean is None else mean, usual_std if std is None else std
     if not channels == len(mean) == len(std):
         raise ValueError(
-            f"{channels}-channel images, but mean and std have {len(mean)} values: pass your own"
-            " to SimCLRAugmentation; evaluation and fine-tuning know RGB and twelve bands"
+            f"{channels}-channel images, but mean and std have {len(mean)} values{hint}"
         )
     if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
         raise ValueError(f"mean {mean} and std {std}: expected finite values, and std above 0")
     return mean, std
+
+
+def as_statistics(channels: int, given: Any) -> Statistics | None:
+    """A store's, a config's or a checkpoint's own statistics; None stands for the usual ones.
+
+    Raises:
+        ValueError: no pair of means and deviations of so many channels.
+    """
+    if given is None:
+        return None
+    try:
+        mean, std = (tuple(map(float, values)) for values in given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"statistics are means and deviations of {channels} channels, got {str(given)[:100]}"
+        ) from error
+    return check_statistics(channels, mean, std)

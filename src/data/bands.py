@@ -30,17 +30,24 @@ def _grey_levels(low: float, span: float) -> np.ndarray:
     return ((np.arange(65536) - low) / span * 255).clip(0, 255).astype(np.uint8)
 
 
-def as_rgb(images: np.ndarray, stretch: float = EUROSAT_STRETCH) -> np.ndarray:
-    """(…, 12) images as (…, 3) RGB to be looked at; those of three channels as they are.
+def shown_as_rgb(count: int) -> list[int]:
+    """Positions of the bands to look at: of Sentinel-2's twelve or thirteen red, green and blue.
 
-    Of any other number of bands the first three are shown, of one or two the first, in grey.
+    Of others the first three, or the last of fewer again.
+    """
+    if count in (len(ALL_BANDS), len(ALL_BANDS) + 1):  # B10 is behind all three
+        return [ALL_BANDS.index(band) for band in RGB]
+    return [min(n, count - 1) for n in range(3)]
+
+
+def as_rgb(images: np.ndarray, stretch: float = EUROSAT_STRETCH) -> np.ndarray:
+    """(…, C) images as (…, 3) RGB to be looked at; those of three channels as they are.
+
     Digital numbers (uint16) become uint8, reflectances (floats) stay floats in [0, 1].
     """
-    channels = images.shape[-1]
-    if channels == 3 and images.dtype != np.uint16:
+    if images.shape[-1] == 3 and images.dtype != np.uint16:
         return images
-    shown = [ALL_BANDS.index(band) for band in RGB] if channels == len(ALL_BANDS) else [0, 1, 2]
-    rgb = images[..., shown if channels > 2 else [0, 0, 0]]
+    rgb = images[..., shown_as_rgb(images.shape[-1])]
     if rgb.dtype == np.uint8:
         return rgb
     return to_uint8(rgb, stretch) if rgb.dtype == np.uint16 else (rgb * 10_000 / stretch).clip(0, 1)

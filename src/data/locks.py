@@ -1,6 +1,8 @@
 """One process at a time where two would spoil each other's work: builds, downloads, made data."""
 
 import contextlib
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,3 +51,18 @@ def _acquire(lock: filelock.FileLock, file: Path, timeout: float) -> None:
         except FileNotFoundError:
             continue
     raise DataError(f"{file.parent} is removed again and again: what else works there?")
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Whole or not at all; of two processes that write the same, either may be the last."""
+    handle, partial = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        os.fchmod(handle, 0o644)
+        with open(handle, "wb") as written:
+            written.write(content)
+            written.flush()
+            os.fsync(written.fileno())
+        os.replace(partial, file)
+    except BaseException:
+        os.unlink(partial)
+        raise

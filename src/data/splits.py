@@ -1,7 +1,5 @@
 """Which rows of a store are for training, for choosing and for testing."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
 from src.data.folders import SUFFIXES
+from src.data.locks import write_whole
 from src.data.store import PatchStore
 from src.errors import DataError
 
@@ -45,23 +44,10 @@ def stratified_split(store: PatchStore, seed: int = 0) -> Split:
     parts = _draw(store, seed)
     table = pd.DataFrame({"name": store.names, "split": parts})
     try:
-        _write(table, file)
+        write_whole(file, table.to_csv(index=False).encode())
     except OSError as error:
         tqdm.write(f"{file} cannot be written ({error.strerror}): the split is drawn, not kept")
     return _split(parts)
-
-
-def _write(table: pd.DataFrame, file: Path) -> None:
-    """Whole or not at all; of two processes that draw the same split, either may be the last."""
-    handle, partial = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        os.fchmod(handle, 0o644)
-        with open(handle, "w", newline="", encoding="utf-8") as content:
-            table.to_csv(content, index=False)
-        os.replace(partial, file)
-    except BaseException:
-        os.unlink(partial)
-        raise
 
 
 def read_split(store: PatchStore, source: str | Path | Sequence[str | Path]) -> Split:

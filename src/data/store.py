@@ -19,15 +19,16 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from src.data.locks import locked
+from src.data.locks import locked, write_whole
 from src.errors import DataError
 
 FORMAT_VERSION = 1
 DTYPES = ("uint8", "uint16", "float32")
 VERIFIED_BYTES = 500_000_000  # images up to this are checked whenever a store is opened: a second
 SUMS = "SHA256SUMS"
-# keys of `meta` that say where and in which files the data lay, and nothing about the data
-OF_THIS_MACHINE = ("source", "files")
+# keys of `meta` that say nothing about the data: where and in which files they lay, and what was
+# measured of them since (a run that uses it has it in its config)
+NOT_THE_DATA = ("source", "files", "statistics")
 # of known sets by `kind`, for people; any other is called as the folder it was made from
 TITLES = {
     "bigearthnet-v1-rgb": "BigEarthNet",
@@ -62,9 +63,15 @@ class PatchStore:
         return title_of({"title": self.path.name, **self.meta})
 
     @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and deviation of each band in [0, 1], if `src.data.statistics` measured them."""
+        kept = self.meta.get("statistics")
+        return kept and (tuple(kept["mean"]), tuple(kept["std"]))
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint remembers of its data: `meta` without the folder on this machine."""
-        return {key: value for key, value in self.meta.items() if key not in OF_THIS_MACHINE}
+        return {key: value for key, value in self.meta.items() if key not in NOT_THE_DATA}
 
     @classmethod
     def open(cls, path: str | Path) -> "PatchStore":
@@ -166,6 +173,10 @@ def _fault(meta: Any) -> str | None:
         return f"shape is {shape!r}, expected [N, H, W, C]"
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         return f"classes is {classes!r}, expected a list of names"
+    kept = meta.get("statistics", {"mean": [], "std": []})
+    lists = [kept.get(key) for key in ("mean", "std")] if isinstance(kept, dict) else [None]
+    if not all(isinstance(values, list) for values in lists):
+        return f"statistics is {kept!r}, expected mean and std of each band"
     return None
 
 
@@ -196,13 +207,20 @@ def _verify(path: Path, images: np.ndarray, sha256: str | None) -> None:
     file, verifiable = path / "images.npy", sha256 is not None and images.nbytes <= VERIFIED_BYTES
     if verifiable and checksum_of_pixels(file, images.offset) != sha256:
         raise DataError(f"{file} is not what was written: damaged. {REBUILD}")
-    if not (path / SUMS).is_file():  # of a version that wrote none
-        return
-    if (path / SUMS).read_bytes() != _sums(path):
-        raise DataError(
-            f"{path}: index.csv or meta.json is not what was written (see {SUMS}). {REBUILD} If you"
-            f" changed them on purpose, delete {SUMS}."
-        )
+    while (written := _written_sums(path)) not in (None, _sums(path)):
+        if written == _written_sums(path):  # else `write_meta` was at work in between
+            raise DataError(
+                f"{path}: index.csv or meta.json is not what was written (see {SUMS}). {REBUILD} If"
+                f" you changed them on purpose, delete {SUMS}."
+            )
+
+
+def _written_sums(path: Path) -> bytes | None:
+    """What `SHA256SUMS` says; None: there is none, as in stores of a version that wrote none."""
+    try:
+        return (path / SUMS).read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def checksum_of_pixels(file: Path, offset: int) -> str:
@@ -230,8 +248,9 @@ def write_meta(folder: Path, meta: dict[str, Any], shape: list[int], sha256: str
         sha256: of the bytes of the images, without the header of their file.
     """
     meta = {"format": FORMAT_VERSION, **meta, "shape": shape, "sha256": sha256}
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
-    (folder / SUMS).write_bytes(_sums(folder))
+    (folder / SUMS).unlink(missing_ok=True)  # first: a store without it is whole as well
+    write_whole(folder / "meta.json", json.dumps(meta, indent=1).encode())
+    write_whole(folder / SUMS, _sums(folder))
 
 
 def _write_arrays(

@@ -5,6 +5,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from src.augmentations.normalisation import Statistics, as_statistics
+
 # what `timm.create_model` calls the same networks
 TIMM_NAMES = {"resnet50": "resnet50", "vit_b_16": "vit_base_patch16_224"}
 ENCODERS = ("custom_cnn", *TIMM_NAMES)
@@ -61,6 +63,7 @@ def build_encoder(
     image_size: int = 64,
     dropout: float = 0.1,
     imagenet: bool = False,
+    statistics: Statistics | None = None,
 ) -> nn.Module:
     """Build an encoder by name, untrained unless `imagenet`.
 
@@ -71,14 +74,16 @@ def build_encoder(
         dropout: probability, in [0, 1).
         imagenet: start from timm's ImageNet weights (a download on first use); timm adapts the
             first layer to the bands and the ViT's position embeddings to the image size.
+        statistics: mean and deviation of each band in [0, 1], which its images are normalised by;
+            None: the usual ones of RGB and of twelve bands.
 
     Returns:
         A module (N, in_channels, image_size, image_size) → (N, feature_dim), with `.feature_dim`,
-        and `.stages`, the ordered list that unfreezing opens from the back.
+        `.stages`, the ordered list that unfreezing opens from the back, and `.statistics`.
 
     Raises:
-        ValueError: unknown name, an argument out of range, or ImageNet weights for the Custom CNN,
-            which has none.
+        ValueError: unknown name, an argument out of range, statistics of other bands, or ImageNet
+            weights for the Custom CNN, which has none.
         ConnectionError: the ImageNet weights could not be fetched.
     """
     if name not in ENCODERS:
@@ -92,15 +97,23 @@ def build_encoder(
         raise ValueError(
             f"there are no ImageNet weights for {name!r}; there are for {', '.join(TIMM_NAMES)}"
         )
+    statistics = as_statistics(in_channels, statistics)
     if name == "custom_cnn":
-        return CustomCNN(in_channels, image_size, dropout)
-    from src.encoders import timm_based  # importing timm takes as long as all the rest
+        encoder = CustomCNN(in_channels, image_size, dropout)
+    else:
+        from src.encoders import timm_based  # importing timm takes as long as all the rest
 
-    encoder = timm_based.ENCODERS[name](in_channels, image_size, dropout)
+        encoder = timm_based.ENCODERS[name](in_channels, image_size, dropout)
     if imagenet:
-        weights = timm_based.imagenet_state(TIMM_NAMES[name], in_channels, image_size)
+        weights = timm_based.timm_state(TIMM_NAMES[name], in_channels, image_size)
         encoder.load_state_dict(weights, strict=True)
+    encoder.statistics = statistics
     return encoder
+
+
+def statistics_of(model: nn.Module) -> Statistics | None:
+    """What the encoder in a model was trained with: `prepare` normalises its images by them."""
+    return next((part.statistics for part in model.modules() if hasattr(part, "statistics")), None)
 
 
 class Head(nn.Sequential):

@@ -104,8 +104,12 @@ class _ClassToken(nn.Module):
 ENCODERS = {"resnet50": ResNet50, "vit_b_16": ViTB16}
 
 
-def imagenet_state(timm_name: str, in_channels: int, image_size: int) -> dict[str, Tensor]:
-    """timm's ImageNet weights, without the classifier, for these bands and this image size.
+def timm_state(
+    timm_name: str, in_channels: int, image_size: int, fetch: bool = True
+) -> dict[str, Tensor]:
+    """timm's weights, without the classifier, for these bands and this image size.
+
+    fetch: False gives random ones of the same names and shapes.
 
     Raises:
         ConnectionError: they could not be fetched.
@@ -113,11 +117,11 @@ def imagenet_state(timm_name: str, in_channels: int, image_size: int) -> dict[st
     size = {"img_size": image_size} if timm_name.startswith("vit") else {}
     try:
         model = timm.create_model(
-            timm_name, pretrained=True, num_classes=0, in_chans=in_channels, **size
+            timm_name, pretrained=fetch, num_classes=0, in_chans=in_channels, **size
         )
     except OSError as error:  # huggingface_hub's "not in the cache and not to be had" is one
         raise ConnectionError(
-            f"the ImageNet weights of {timm_name} could not be fetched"
+            f"the weights of {timm_name} could not be fetched"
             f" ({str(error).splitlines()[0]}): run once with a network to fill timm's cache"
             " (HF_HOME), or start from random weights"
         ) from error

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix
 
-from src.augmentations import STATISTICS, SimCLRAugmentation
-from src.data.bands import as_rgb
+from src.augmentations import SimCLRAugmentation, check_statistics
+from src.augmentations.resampling import REFLECTANCE
+from src.data.bands import EUROSAT_STRETCH, as_rgb
 from src.figures.canvas import axes_grid, draw_matrix
 from src.figures.palette import PRETRAINED_COLORS, UNTRAINED_COLOR, arm_colors
 from src.losses import nt_xent_floor
@@ -19,16 +20,17 @@ def view_pairs(images: np.ndarray, augment: SimCLRAugmentation, seed: int = 0) -
     """Each image over its two views, which the loss calls the same.
 
     Args:
-        images: (n, H, W, 3) uint8, or (n, H, W, 12) reflectances, which are shown as RGB.
+        images: (n, H, W, C), shown as RGB: see `as_rgb`.
     """
     rng = torch.Generator().manual_seed(seed)
     batch = torch.as_tensor(images).permute(0, 3, 1, 2)
-    mean, std = (np.array(value) for value in STATISTICS[images.shape[-1]])
+    bands = images.shape[-1]
+    mean, std = map(np.array, check_statistics(bands, augment.mean, augment.std))
+    white = REFLECTANCE if images.dtype == np.uint8 else EUROSAT_STRETCH
     rows = {"patch": as_rgb(images)}
     for name in ("view i", "view j"):
         view = augment(batch, rng).permute(0, 2, 3, 1).numpy()
-        seen = (view * std + mean).clip(0, 1)
-        rows[name] = as_rgb(seen) if images.dtype == np.uint16 else as_rgb(seen, 10_000)
+        rows[name] = as_rgb((view * std + mean).clip(0, 1), white)
     figure, axes = axes_grid(3, len(images), 1.15, 1.2)
     for row_axes, (name, row) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(row_axes, row, strict=True):

@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from src.data.bands import ALL_BANDS, RGB, as_rgb
+from src.data.bands import as_rgb, shown_as_rgb
 from src.figures.canvas import axes_grid
 from src.figures.detection import SCORE_NAMES
 from src.figures.palette import class_colormap, class_colors
@@ -31,8 +31,7 @@ def scene_panels(scene: Scene, metadata: dict[str, Any]) -> Figure:
     numbers, valid = _preview(scene)
     figure, (for_the_eye, for_the_network) = _panels(2, valid.shape)
     _show(for_the_eye, _stretched(numbers, valid), "stretched for the eye")
-    seen = rendered(numbers, metadata, radiometry(scene, metadata))
-    seen = seen if seen.dtype == np.uint8 else as_rgb(seen)
+    seen = as_rgb(rendered(numbers, metadata, radiometry(scene, metadata)))
     title = f"as the network sees it (white = DN {metadata['stretch']:g})"
     _show(for_the_network, seen, title)
     return figure
@@ -124,8 +123,7 @@ def _stretched(numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
     Square root, so that ground shows beside cloud: colours for people, not the network's.
     """
-    twelve = numbers.shape[-1] == 12
-    rgb = numbers[..., [ALL_BANDS.index(band) for band in RGB] if twelve else slice(3)]
+    rgb = numbers[..., shown_as_rgb(numbers.shape[-1])]
     low, high = np.percentile(rgb[valid], (2, 98))
     unit = ((rgb.astype(float) - low) / max(high - low, 1)).clip(0, 1)
     return np.where(valid[..., None], (255 * unit**0.5).astype(np.uint8), 255)

@@ -12,7 +12,7 @@ from src.augmentations.evaluation_transform import prepare
 from src.augmentations.resampling import resize, to_unit
 from src.augmentations.transfer import to_host
 from src.checks import COUNT, Range, check_images, check_number
-from src.encoders import Classifier
+from src.encoders import Classifier, statistics_of
 from src.probes import embed, preserve_mode
 from src.runs.runtime import Runtime, runtime_of, seed_of
 
@@ -62,10 +62,11 @@ def mc_dropout(
         )
     runtime = runtime_of(model, runtime)
     trunk, tail = _split_at_the_first_dropout(model)
-    size, device = model.encoder.image_size, runtime.device
+    device = runtime.device
+    how = (model.encoder.image_size, device, statistics_of(model))
     with _only_dropout_stochastic(model), runtime.autocast(), _seeded(seed, device):
         starts = range(0, len(images), batch_size)
-        batches = (prepare(images[n : n + batch_size], size, device) for n in starts)
+        batches = (prepare(images[n : n + batch_size], *how) for n in starts)
         logits = to_host(_passes(tail, trunk(batch), samples) for batch in batches)
     log_probs = [logits_T_n_C.double().log_softmax(-1).numpy() for logits_T_n_C in logits]
     return np.concatenate(log_probs, axis=1)

@@ -12,7 +12,7 @@ from src.augmentations import check_statistics
 from src.augmentations.evaluation_transform import prepare
 from src.augmentations.transfer import constant, to_host
 from src.checks import COUNT, RATE, Range, as_float64, check_images, check_number
-from src.encoders import Classifier
+from src.encoders import Classifier, statistics_of
 from src.probes import preserve_mode
 from src.runs.runtime import Runtime, runtime_of
 
@@ -164,11 +164,12 @@ def odin(
     check_number(batch_size, "batch_size", COUNT)
     if not len(images):
         raise ValueError("no images to run the network on")
-    std = constant(tuple(check_statistics(images.shape[-1])[1]), device)
-    step = epsilon / std.view(1, -1, 1, 1)
+    statistics = statistics_of(model)
+    _, std = check_statistics(images.shape[-1], *(statistics or ()))
+    step = epsilon / constant(tuple(std), device).view(1, -1, 1, 1)
 
     def logits(images: np.ndarray) -> torch.Tensor:
-        x = prepare(images, size, device).requires_grad_()
+        x = prepare(images, size, device, statistics).requires_grad_()
         loss = -(model(x) / temperature).log_softmax(-1).amax(-1).sum()
         (gradient,) = torch.autograd.grad(loss, x)
         with torch.no_grad():

@@ -36,6 +36,8 @@ RECIPE = (
 )
 # by kind of checkpoint: what is loaded, and what it gives
 LOADED = {"simclr": ("encoder", "features"), "classifier": ("classifier", "logits")}
+# where the loaded network has the mean and deviation of its bands
+STATISTICS = {"encoder": "statistics", "classifier": "encoder.statistics"}
 
 
 def cards(folder: str | Path) -> str:
@@ -57,6 +59,9 @@ def card(checkpoint: Path, metadata: dict[str, Any]) -> str:
     name, output = LOADED[metadata["kind"]]
     megabytes = checkpoint.stat().st_size / 1e6
     recipe = ", ".join(f"{key} {config[key]}" for key in RECIPE if key in config)
+    own = f", {name}.{STATISTICS[name]}" if config.get("statistics") else ""
+    prepared = f'prepare(images, {config["image_size"]}, "cpu"{own})'
+    shape = f"(N, H, W, {config['in_channels']})"
     day = versions.get("date", "the day is in the name of the file, not in its record")
     return f"""## `{checkpoint.name}`
 
@@ -71,7 +76,7 @@ def card(checkpoint: Path, metadata: dict[str, Any]) -> str:
 from src.augmentations.evaluation_transform import prepare
 from src.checkpoints import load_{name}
 {name}, metadata = load_{name}("models/{checkpoint.name}")
-{output} = {name}(prepare(images, {config["image_size"]}, "cpu"))  # images: (N, H, W, 3) uint8
+{output} = {name}({prepared})  # images: {shape} uint8
 ```
 """
 
@@ -80,7 +85,9 @@ def _what(metadata: dict[str, Any]) -> str:
     if metadata["kind"] == "simclr":
         return "encoder and projection head, SimCLR"
     if metadata["pretrained"]:
-        return f"classifier, fine-tuned from `{metadata['pretrained']}`"
+        sha256 = metadata.get("pretrained_sha256")  # of a file of other code
+        file = f" (SHA-256 {sha256})" if sha256 else ""
+        return f"classifier, fine-tuned from `{metadata['pretrained']}`{file}"
     return "classifier, trained from scratch"
 
 

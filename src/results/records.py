@@ -33,6 +33,8 @@ def write_record(
     if isinstance(pretrained, Path):
         origin = _metadata(pretrained)
         pretrained = {key: origin[key] for key in ORIGIN}
+    elif pretrained is not None:  # weights of elsewhere, whose folder is this machine's
+        pretrained = Path(pretrained).name
     record = _metadata(checkpoint) | {"pretraining": pretrained, **measured}
     path = Path(folder) / f"{record['config']['encoder']}_{checkpoint.stem}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

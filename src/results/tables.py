@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from src.data.store import title_of
+from src.encoders.foreign import short_name
+from src.encoders.starting import IMAGENET
 from src.results.study import ENCODER_NAMES, METRICS, MISSING, NOT_IN_STUDY, SCRATCH, STUDY
 
 Record = dict[str, Any]
@@ -59,7 +61,9 @@ def _start(record: Record) -> tuple[str, str, str]:
     if origin is None:
         return SCRATCH, "", hours
     if not isinstance(origin, dict):
-        return "ImageNet", "ImageNet", hours
+        if origin == IMAGENET:
+            return "ImageNet", "ImageNet", hours
+        return short_name(origin), "elsewhere", hours
     configuration = f"pretrained {origin['config']['epochs']}"
     hours = f"{origin['seconds'] / 3600:.2f} + {hours}"
     return configuration, pretrained_on(origin["data"]), hours

@@ -120,6 +120,7 @@ def _pretrain(arguments: argparse.Namespace, world: World) -> Path:
         **_of_config(arguments, pretraining.PretrainConfig),
         in_channels=channels,
         augmentation={} if channels == 3 else SPECTRAL,
+        statistics=store.statistics,
     )
     if world.first:
         print(f"{len(store):,} images of {store.title} on {settings.runtime}", flush=True)
