@@ -24,7 +24,7 @@ from src.runs.runtime import Runtime, pick, record
 def run(profile: Profile, runtime: Runtime, seed: int, out: str) -> dict[str, float]:
     store, split = profile.labelled(seed=seed)
     size, held_out = profile.image_size, np.concatenate([split.val, split.test])
-    images, _ = profile.unlabelled("bigearthnet")
+    images = profile.unlabelled("bigearthnet").images
     probe = knn_probe(store.images, store.labels, split.train, held_out, size, runtime)
     config = PretrainConfig(
         epochs=profile.epochs["long"], batch_size=profile.batch_size, image_size=size, seed=seed

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--out", default=ROOT / "benchmarks/results/quality.csv")
     args = parser.parse_args()
     profile, rows = open_profile("demo"), []
-    images, _ = profile.unlabelled("bigearthnet")
+    images = profile.unlabelled("bigearthnet").images
     for seed in args.seeds:
         store, split = profile.labelled(seed=seed)
         held_out = np.concatenate([split.val, split.test])

@@ -1,10 +1,8 @@
 """Where a notebook finds its data and how big it runs: `paper` (the study's) or `demo` (made)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from src.data.bands import EUROSAT_STRETCH
 from src.data.demo import make_demo
@@ -75,8 +73,8 @@ class Profile:
         *,
         stretch: float = EUROSAT_STRETCH,
         bands: str = "rgb",
-    ) -> tuple[np.ndarray, dict]:
-        """Images to pretrain on, (N, H, W, C) uint8 or uint16, and their provenance.
+    ) -> PatchStore:
+        """Images to pretrain on, (N, H, W, C) uint8 or uint16.
 
         Args:
             what: see `src.data.known.open_data`; or "train": the training images of `labelled` with
@@ -84,13 +82,14 @@ class Profile:
             stretch, bands: of BigEarthNet and EuroSAT, see `open_data`.
         """
         if what != "train":
-            store = open_data(what, self.data, bands=bands, stretch=stretch)
-            return store.images, store.provenance
+            return open_data(what, self.data, bands=bands, stretch=stretch)
         if labelled is None:
             raise ValueError("'train' means the training images of a labelled set: give one")
         store, split = labelled
         subset = f"training split of {len(split.train):,} images, labels unused"
-        return store.images[split.train], {**store.provenance, "subset": subset}
+        images, names = store.images[split.train], store.names[split.train]
+        meta = {**store.meta, "subset": subset}
+        return replace(store, images=images, labels=None, names=names, meta=meta)
 
 
 # the demo's epochs: (long, short) pretraining, and the phases of fine-tuning

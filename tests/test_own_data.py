@@ -205,9 +205,10 @@ def test_training_images_without_labels_are_those_of_the_labelled_set(own, tmp_p
     image_folder_store(own / "photos", tmp_path / "photos", size=16)
     profile = open_profile("paper", tmp_path)
     store, split = profile.labelled(str(tmp_path / "photos"))
-    images, provenance = profile.unlabelled("train", (store, split))
-    np.testing.assert_array_equal(images, store.images[split.train])
-    assert "labels unused" in provenance["subset"] and provenance["title"] == "photos"
+    some = profile.unlabelled("train", (store, split))
+    np.testing.assert_array_equal(some.images, store.images[split.train])
+    assert some.labels is None and some.title == "photos"
+    assert "labels unused" in some.provenance["subset"]
     with pytest.raises(ValueError, match="give one"):
         profile.unlabelled("train")
 

@@ -31,7 +31,8 @@ def profile(workspace, monkeypatch):
 
 
 def test_pretraining_with_twelve_channels_learns_and_can_be_looked_at(profile, tmp_path):
-    images, provenance = profile.unlabelled("bigearthnet", bands="all")
+    store = profile.unlabelled("bigearthnet", bands="all")
+    images, provenance = store.images, store.provenance
     assert images.shape == (24, 120, 120, 12) and images.dtype == np.uint16
     assert provenance["kind"] == "bigearthnet-v1-all"
     store, split = profile.labelled(bands="all")

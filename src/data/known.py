@@ -21,7 +21,8 @@ from src.data.images import (
     image_folder_store,
 )
 from src.data.splits import Split, read_split, stratified_split
-from src.data.store import PatchStore, title_of
+from src.data.store import PatchStore
+from src.data.titles import title_of
 from src.errors import DataError
 from src.runs.fingerprints import is_fingerprint_of
 

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from src.data.locks import locked, write_whole
+from src.data.titles import title_of
 from src.errors import DataError
 
 FORMAT_VERSION = 1
@@ -29,16 +30,6 @@ SUMS = "SHA256SUMS"
 # keys of `meta` that say nothing about the data: where and in which files they lay, and what was
 # measured of them since (a run that uses it has it in its config)
 NOT_THE_DATA = ("source", "files", "statistics")
-# of known sets by `kind`, for people; any other is called as the folder it was made from
-TITLES = {
-    "bigearthnet-v1-rgb": "BigEarthNet",
-    "bigearthnet-v1-all": "12-band BigEarthNet",
-    "bigearthnet-v2-rgb": "reBEN",
-    "bigearthnet-v2-all": "12-band reBEN",
-    "eurosat-rgb": "EuroSAT",
-    "eurosat-all": "12-band EuroSAT",
-    "ucmerced": "UC Merced",
-}
 REBUILD = "Delete the folder and build it again."
 Patch = tuple[str, int | None, np.ndarray]  # name, label and (H, W, C) image
 
@@ -133,12 +124,6 @@ class PatchStore:
             finally:  # a keyboard interrupt too must not leave half a store
                 shutil.rmtree(folder)
         return cls.open(path)
-
-
-def title_of(data: dict[str, Any]) -> str:
-    """The name of a data set, by what a checkpoint or a record remembers of it."""
-    known = TITLES.get(data.get("kind", ""))
-    return known or data.get("title") or data.get("kind") or "unnamed data"
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import rasterio
 
 from src.checkpoints import load_classifier, replacing
 from src.data.locks import locked
-from src.data.store import title_of
+from src.data.titles import title_of
 from src.errors import DataError
 from src.map.rasters import RASTERS, cell_values, shares, write_cog
 from src.map.scene import Scene, SceneOptions, open_scene

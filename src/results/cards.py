@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from src.checkpoints import load, replacing
-from src.data.store import title_of
+from src.data.titles import title_of
 from src.errors import exit_with_message
 from src.results.study import ENCODER_NAMES
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from src.data.store import title_of
+from src.data.titles import title_of
 from src.encoders.foreign import short_name
 from src.encoders.starting import IMAGENET
 from src.results.study import ENCODER_NAMES, METRICS, MISSING, NOT_IN_STUDY, SCRATCH, STUDY

@@ -16,6 +16,7 @@ from src.data.known import KNOWN, open_data
 from src.data.splits import Split, read_split, stratified_split
 from src.data.store import PatchStore
 from src.encoders import ENCODERS
+from src.encoders.foreign import is_foreign
 from src.encoders.starting import IMAGENET
 from src.errors import exit_with_message
 from src.ood import evaluate
@@ -69,7 +70,8 @@ def _pretraining_parser() -> argparse.ArgumentParser:
 def _finetuning_parser() -> argparse.ArgumentParser:
     parser = _parser("src.finetune", "Progressive unfreezing on labelled images.", WHAT)
     config, add = finetuning.FinetuneConfig, parser.add_argument
-    add("--pretrained", metavar="FILE", help=f"checkpoint, or {IMAGENET}; without: from scratch")
+    start = f"checkpoint, weights of other code, timm name, {IMAGENET}; without: from scratch"
+    add("--pretrained", metavar="FILE", help=start)
     three = "epochs with the head open, the last stage too, everything; from scratch: their sum"
     add("--phases", type=int, nargs=3, default=config.phases, help=three)
     _add_option(parser, config, "batch_size", "images")
@@ -154,9 +156,11 @@ def _finetune(arguments: argparse.Namespace) -> None:
     config = finetuning.FinetuneConfig(
         **_of_config(arguments, finetuning.FinetuneConfig) | {"phases": tuple(arguments.phases)},
         in_channels=store.images.shape[-1],
+        statistics=store.statistics,
     )
     config = config if pretrained else config.from_scratch()
-    pretrained = pretrained if pretrained in (None, IMAGENET) else Path(pretrained)
+    if pretrained and pretrained != IMAGENET and not is_foreign(pretrained):
+        pretrained = Path(pretrained)
     print(f"{len(store):,} images of {store.title} on {settings.runtime}", flush=True)
     done = finetuning.finetune(
         store.images,
