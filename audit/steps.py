@@ -22,6 +22,7 @@ from audit.sources import pretraining_patches
 from audit.stages import SOURCE_COUNT
 from src import checkpoints
 from src.data.splits import Split
+from src.errors import DataError
 from src.finetune import FinetuneConfig, finetune
 from src.ood import hold_out
 from src.pretrain import Hooks, PretrainConfig, pretrain
@@ -94,6 +95,10 @@ def pretraining_images(study: Study, recipe: Recipe, seed: int) -> tuple[np.ndar
     if start.source is None:
         return change(images, study.places[rows], start.arm, seed)
     patches = pretraining_patches(study.profile.data, start.source, images, seed)
+    if len(patches) < SOURCE_COUNT:
+        raise DataError(
+            f"{start.source} has {len(patches):,} patches: sources are compared at {SOURCE_COUNT:,}"
+        )
     return patches[:SOURCE_COUNT], Hooks()
 
 
@@ -157,7 +162,9 @@ def finetuned(study: Study, recipe: Recipe, seed: int) -> Path:
     config, split, folder = finetuning(study, recipe, seed)
     with exclusive(folder):
         file = next(folder.glob("*.json"), None)
-        if file is None or (recipe.ood and not file.with_suffix(".pth").exists()):
+        missing = file is None or (recipe.ood and not file.with_suffix(".pth").exists())
+        # of a run whose classifier was written when a kill came, the rest is still to be kept
+        if missing or (folder / "runs").exists():
             start = pretrained(study, recipe, seed) if recipe.start else None
             settings = RunSettings(runtime=study.runtime, provenance=study.store.provenance)
             images, labels, split, classes = labelled(study, split, recipe.held_out)

@@ -183,9 +183,16 @@ def values(table: pd.DataFrame, metric: str, arm: str, encoder: str = "custom_cn
 
 
 def summary(records: list[Record]) -> str:
-    """What was run, on what and when, from the records; Markdown."""
+    """What was run, on what and when, from the records, a paragraph a size; Markdown."""
     if not records:
         return "**Missing: no run of the audit has left a record yet.** `make audit` makes them."
+    sizes = dict.fromkeys(record["size"] for record in records)
+    return "\n\n".join(
+        _of_size([record for record in records if record["size"] == size]) for size in sizes
+    )
+
+
+def _of_size(records: list[Record]) -> str:
     size = records[0]["settings"]
     per_class = size["per_class"]
     images = "all training images" if per_class is None else f"{per_class} training images a class"

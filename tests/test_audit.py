@@ -847,6 +847,21 @@ def test_the_notebook_tells_these_records_and_what_is_missing(workspace, records
     assert told.loc["Pretraining lowers ResNet-50's accuracy", "verdict"] == verdicts.MISSING
 
 
+def test_records_of_two_sizes_are_summed_up_each_by_its_own():
+    data = {"kind": "eurosat-rgb"}
+    settings = {"per_class": 4, "image_size": 16, "long": 2, "short": 1, "epochs": 1}
+    settings |= {"data": data, "places": "longitude"}
+    versions = {"hardware": "a card", "date": "2026-01-02"}
+    record = {"seed": 0, "seconds": 60.0, "versions": versions}
+    records = [
+        {**record, "size": size, "settings": {**settings, "image_size": pixels}}
+        for size, pixels in (("cpu", 16), ("full", 32), ("cpu", 16))
+    ]
+    small, full = tables.summary(records).split("\n\n")
+    assert "2 runs, size `cpu`" in small and "16 pixels" in small and "2 minutes" in small
+    assert "1 runs, size `full`" in full and "32 pixels" in full
+
+
 def test_the_notebook_says_so_where_nothing_was_run(tmp_path):
     table, nothing = tables.read(tmp_path)
     assert "Missing" in tables.summary(nothing)
