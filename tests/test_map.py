@@ -141,7 +141,7 @@ def test_rasters_are_cogs_on_the_very_pixels_of_the_scene(tmp_path, scene, files
             assert made.nodata == NO_CLASS if dtype == "uint8" else np.isnan(made.nodata)
     with rasterio.open(tmp_path / "out/class.tif") as made:
         assert [made.tags()[f"CLASS_{n}"] for n in range(3)] == CLASSES
-        assert made.colormap(1)[1][:3] == (255, 127, 14)  # C1, as in every figure
+        assert made.colormap(1)[1][:3] == (26, 66, 0)  # Forest, as in every figure
     assert summary == json.loads((tmp_path / "out/map.json").read_text())
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"map.json", *(f"{name}.tif" for name in RASTERS)}
@@ -732,7 +732,7 @@ def test_a_shipped_classifier_maps_a_geotiff_of_ones_own(tmp_path, scene, run_he
     said = capsys.readouterr().out
     assert "radiometry haze" in said and "flagged by energy or pixel_mahalanobis" in said
     with rasterio.open(tmp_path / "out/class.tif") as made:
-        assert made.tags()["CLASS_9"] == "SeaLake" and made.colormap(1)[9][:3] == (23, 71, 158)
+        assert made.tags()["CLASS_9"] == "SeaLake" and made.colormap(1)[9][:3] == (0, 11, 138)
     assert (tmp_path / "out/map.png").is_file()
 
 

@@ -27,8 +27,7 @@ FORMAT_VERSION = 1
 DTYPES = ("uint8", "uint16", "float32")
 VERIFIED_BYTES = 500_000_000  # images up to this are checked whenever a store is opened: a second
 SUMS = "SHA256SUMS"
-# keys of `meta` that say nothing about the data: where and in which files they lay, and what was
-# measured of them since (a run that uses it has it in its config)
+# keys of `meta` that say nothing about the data: where it lay, and what was measured of it since
 NOT_THE_DATA = ("source", "files", "statistics")
 REBUILD = "Delete the folder and build it again."
 Patch = tuple[str, int | None, np.ndarray]  # name, label and (H, W, C) image
@@ -74,8 +73,7 @@ class PatchStore:
             DataError: no store there, written by a newer format, damaged (a label that is no class
                 is named with its row), or its files don't fit together.
         """
-        path = Path(path)
-        meta = _read_meta(path)
+        meta = _read_meta(path := Path(path))
         try:
             images = np.lib.format.open_memmap(path / "images.npy", mode="c")
             names, labels = _read_index(path / "index.csv", meta.get("classes"))
@@ -104,8 +102,7 @@ class PatchStore:
             DataError: there were no patches, the path is taken, or another process writes this
                 store. Errors of the iterable pass through.
         """
-        path = Path(path)
-        if path.exists():
+        if (path := Path(path)).exists():
             raise DataError(f"{path} exists already: open it, or delete it to build it again")
         patches = iter(patches)
         first = next(patches, None)  # missing data is reported before any folder is made
@@ -142,7 +139,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
     if meta["format"] > FORMAT_VERSION:
         raise DataError(
             f"{path} was written in store format {meta['format']}, this code reads up to"
-            f" {FORMAT_VERSION}: update ood-satellite, or delete the folder and build it again"
+            f" {FORMAT_VERSION}: update ood-satellite. {REBUILD}"
         )
     return meta
 

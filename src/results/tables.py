@@ -37,10 +37,10 @@ def runs_table(records: list[Record]) -> pd.DataFrame:
 def _row(record: Record) -> dict[str, Any]:
     config, metrics, phases = record["config"], record["metrics"], record["config"]["phases"]
     configuration, source, hours = _start(record)
-    asked = record.get("ood", {"data": {"title": ""}, "scores": {}})
+    asked = {"data": {}, "scores": {}} | record.get("ood", {})
     return {
         "data": title_of(record["data"]),
-        "ood": title_of(asked["data"]),
+        "ood": title_of(asked["data"]) if asked["scores"] else "",
         "encoder": ENCODER_NAMES[config["encoder"]],
         "configuration": configuration,
         "pretrained_on": source,
