@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from src.data.bands import as_rgb, shown_as_rgb
-from src.figures.canvas import axes_grid
+from src.figures.canvas import WIDTH, axes_grid
 from src.figures.detection import SCORE_NAMES
 from src.figures.palette import class_colormap, class_colors
 from src.map.rasters import NO_CLASS
@@ -144,10 +144,11 @@ def _raster(out: str | Path, name: str, picture: np.ndarray) -> np.ma.MaskedArra
 
 
 def _panels(count: int, shape: tuple[int, int]) -> tuple[Figure, np.ndarray]:
-    height, width = 3.6 * shape[0] / max(shape), 3.6 * shape[1] / max(shape)
-    figure, axes = axes_grid(1, count, width + 0.35, height + 1.0)
+    width = min(3.6, WIDTH / count - 0.1)
+    height = min(3.6, width * shape[0] / shape[1])
+    figure, axes = axes_grid(1, count, width + 0.1, height + 1.3)
     for axis in axes[0]:
-        axis.set(xticks=[], yticks=[])
+        axis.set(xticks=[], yticks=[], anchor="N")
     return figure, axes[0]
 
 
@@ -183,7 +184,9 @@ def _draw_score(
     figure: Figure, axis: Axes, score: np.ma.MaskedArray, summary: dict[str, Any]
 ) -> None:
     drawn = axis.imshow(score, cmap="magma", interpolation="nearest")
-    bar = figure.colorbar(drawn, ax=axis, orientation="horizontal", fraction=0.05, pad=0.02)
+    # at the top like its neighbours, not down at its bar
+    place = {"orientation": "horizontal", "fraction": 0.05, "pad": 0.02, "panchor": (0.5, 1.0)}
+    bar = figure.colorbar(drawn, ax=axis, **place)
     bar.ax.axvline(summary["threshold"], color="c", lw=2)
     bar.ax.tick_params(labelsize=7)
     name = SCORE_NAMES[summary["score"]]
