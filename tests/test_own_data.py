@@ -190,14 +190,17 @@ def test_classes_are_chosen_in_the_order_asked_for(own, tmp_path):
         open_data(own / "others", tmp_path, classes=["water"])
 
 
-def test_some_classes_of_a_known_set_are_enough(tmp_path):
+def test_some_classes_of_a_known_set_are_enough_and_none_is_passed_over(tmp_path, capsys):
     assert len(set(RESISC45_CLASSES)) == 45
     rng = np.random.default_rng(0)
-    for name in ("ship", "airport"):
+    for name in ("ship", "airport", "farmland"):
         (tmp_path / "NWPU-RESISC45" / name).mkdir(parents=True)
         picture(rng, 256, 80).save(tmp_path / "NWPU-RESISC45" / name / f"{name}_001.jpg")
     store = open_data("resisc45", tmp_path)
-    assert store.meta["classes"] == ["airport", "ship"] and store.title == "NWPU-RESISC45"
+    assert "farmland are no official classes" in capsys.readouterr().out
+    assert (
+        store.meta["classes"] == ["airport", "ship", "farmland"] and store.title == "NWPU-RESISC45"
+    )
     assert open_data("resisc45", tmp_path, classes=["ship"]).meta["classes"] == ["ship"]
 
 

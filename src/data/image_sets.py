@@ -58,9 +58,9 @@ def open_or_build(
     store = open_if_there(path, wanted)
     if store and not _outdated(store, listing):
         if not official:
-            _tell_once(counted)
+            tell_once(counted)
         return store
-    _tell_once(counted)
+    tell_once(counted)
     plan = Plan(
         listing.names,
         _first_readable(images, listing.files),
@@ -116,8 +116,8 @@ def _read(read: Callable[[Path], np.ndarray], file: str, _: Files) -> np.ndarray
 
 
 @functools.cache
-def _tell_once(text: str) -> None:
-    """A set that is opened again and again in one process is counted aloud once."""
+def tell_once(text: str) -> None:
+    """Say it, but not at every opening of a set in one process."""
     tqdm.write(text)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from src.data.bands import ALL_BANDS, EUROSAT_STRETCH
 from src.data.bigearthnet import Selection, bigearthnet_store
-from src.data.folders import find_class_folders
-from src.data.image_sets import ImageSet
+from src.data.folders import find_class_folders, subfolders
+from src.data.image_sets import ImageSet, tell_once
 from src.data.images import (
     RESISC45,
     UCMERCED,
@@ -178,8 +178,13 @@ _CLASS_FOLDERS: dict[str, tuple[ImageSet, str]] = {
 
 
 def _present(images: ImageSet, root: Path) -> tuple[str, ...]:
-    """Those of the official classes that have a folder, in the official order."""
+    """The classes that have a folder: official ones in their order, then others, which are told."""
     if not root.exists():  # a store that is there may do without
         return tuple(images.official)
     folder = find_class_folders(root, tuple(images.official), images.suffixes, images.title)
-    return tuple(name for name in images.official if (folder / name).is_dir())
+    there = subfolders(folder)
+    if others := [name for name in there if name not in images.official]:
+        tell_once(
+            f"{images.title}: {', '.join(others)} are no official classes, taken all the same"
+        )
+    return (*(name for name in images.official if name in there), *others)
