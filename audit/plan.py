@@ -44,8 +44,8 @@ SIZES = {
     "repair": Size(per_class=180, held_out=30, short=5, long=15, epochs=6, max_epochs=40,
                    labels=(), image_size=32, mc_samples=20, tuned="bcd", temperatures=(0.1, 0.5),
                    test_all=True),
-    "full": Size(per_class=None, held_out=None, short=40, long=40, epochs=30, max_epochs=300,
-                 labels=(), image_size=32, mc_samples=20, tuned="", test_all=True),
+    "full": Size(per_class=None, held_out=None, short=40, long=40, epochs=20, max_epochs=300,
+                 labels=(), image_size=64, mc_samples=20, tuned="", test_all=True),
     "gpu": Size(per_class=None, held_out=None, short=50, long=300, epochs=100, max_epochs=300,
                 labels=(10, 50, 100, 500), image_size=64, mc_samples=50, tuned="bcde"),
 }  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from audit.changes import AS_PUBLISHED
+from audit.stages import PATCH
 from src.augmentations.resampling import resize, to_unit
 from src.data.bands import EUROSAT_STRETCH, to_uint8
 from src.data.folders import is_hidden, subfolders
@@ -20,7 +21,6 @@ from src.data.images import read_image
 from src.errors import DataError
 
 FOLDERS = {"ucmerced": "UCMerced_LandUse/Images", "resisc45": "NWPU-RESISC45", "satlab": "SatLab"}
-PATCH = 32  # pixels of a patch to pretrain on: SatLab's, and a quarter of a EuroSAT image
 
 
 def found_sets(data: Path) -> list[str]:
@@ -29,16 +29,17 @@ def found_sets(data: Path) -> list[str]:
 
 
 def ood_images(data: Path, name: str, limit: int = 100) -> dict[str, np.ndarray]:
-    """Class → (n, H, W, 3) uint8 images of a set, at most so many a class.
+    """Class → (n, 64, 64, 3) uint8 images of a set, at most so many a class: aerial pictures are
+    reduced to EuroSAT's size.
 
-    SatLab has no classes, and is one, "Argentina", of five times as many.
+    SatLab has no classes, and is one, "Argentina", of five times as many, of 32 pixels.
 
     Raises:
         DataError: the set is not there, or a file of it cannot be read.
     """
     if name == "satlab":
         return {"Argentina": _satlab(data, EUROSAT_STRETCH)[: 5 * limit]}
-    return {name: images[:limit] for name, images in _classes(data, name).items()}
+    return _classes(data, name, limit)
 
 
 def pretraining_patches(data: Path, name: str, eurosat: np.ndarray, seed: int) -> np.ndarray:
@@ -58,26 +59,23 @@ def pretraining_patches(data: Path, name: str, eurosat: np.ndarray, seed: int) -
         quarters = _quarters(eurosat).reshape(4, len(eurosat), PATCH, PATCH, 3)
         patches = quarters[rng.integers(4, size=len(eurosat)), np.arange(len(eurosat))]
     else:
-        patches = _quarters(_reduced(np.concatenate(list(_classes(data, name).values()))))
+        patches = _quarters(np.concatenate(list(_classes(data, name).values())))
     return patches[rng.permutation(len(patches))]
 
 
-def _classes(data: Path, name: str) -> dict[str, np.ndarray]:
+def _classes(data: Path, name: str, limit: int | None = None) -> dict[str, np.ndarray]:
+    """Class → (n, 64, 64, 3) uint8 of its first images, or of all."""
     folder = data / FOLDERS[name]
     classes = [folder / name for name in subfolders(folder)] if folder.is_dir() else []
     if not classes:
         raise DataError(f"{name} not found: expected folders of classes in {folder}")
     suffixes = (".tif", ".jpg")
-    return {
-        path.name: np.stack(
-            [
-                read_image(file, 256)
-                for file in sorted(path.iterdir())
-                if file.suffix.lower() in suffixes and not is_hidden(file.name)
-            ]
-        )
-        for path in classes
-    }
+    found = {}
+    for path in classes:
+        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in suffixes]
+        files = [file for file in files if not is_hidden(file.name)][:limit]
+        found[path.name] = _reduced(np.stack([read_image(file, 256) for file in files]))
+    return found
 
 
 def _satlab(data: Path, stretch: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The size `full`: the runs that answer the central question, in stages that are each useful alone.
 
-Their order is that of the queue. Everything is at 32 pixels on all of EuroSAT's training images
-but for the ViT, which is given 64.
+Their order is that of the queue. Everything is at EuroSAT's 64 pixels on all of its training
+images, but for the patches of 32 pixels that other sources have as well.
 """
 
 from collections.abc import Iterator
@@ -25,12 +25,13 @@ VIT_WARMUP = 0.25  # epochs, of one
 NETWORKS = {"scratch": (1e-3, 3e-4), "pretrained": (RATE, STUDY_RATE)}
 NETWORK_ARMS = [f"{kind} {rate:g}" for kind in KINDS for rate in NETWORKS[kind]]
 ENCODERS = {"2": "custom_cnn", "4": "resnet50"}
-EPOCHS = {"2": (40, 30), "4": (30, 20)}  # of pretraining, of fine-tuning
+EPOCHS = {"2": (40, 20), "4": (20, 10)}  # of pretraining, of fine-tuning
 BUDGETS = (10, 20, 50, 100, 200, 500, 1000, 2160)  # labels a class
 BUDGET_DRAWS = 20  # of the labels of each
 FEW, FEW_DRAWS = 10, 5  # labels a class that networks are fine-tuned on, and draws of them
 FEW_EPOCHS = 100  # two steps each
 SOURCES = ("eurosat", "satlab", "satlab dark", "resisc45", "ucmerced")
+PATCH = 32  # pixels of a patch to pretrain on: SatLab's, and a quarter of a EuroSAT image
 SOURCE_COUNT = 1984  # patches of each: 31 batches, so that counts and steps are equal
 # classes held out, for near out-of-distribution images
 PAIRS = (
@@ -73,7 +74,7 @@ def recipe_of(stage: str, arm: str) -> Recipe:
         return _network(stage, words[0], float(words[1]))
     if stage == "5":
         start = Start(CONTROL, EPOCHS["2"][0], source=arm) if arm != "untrained" else None
-        return Recipe(start, probe=True)
+        return Recipe(start, image_size=PATCH, probe=True)
     if stage == "6" and words[0] == "near":
         return _near(PAIRS[int(words[1])], words[2])
     if stage == "6":
@@ -99,7 +100,7 @@ def _network(stage: str, kind: str, rate: float) -> Recipe:
 
 def _vit(words: list[str]) -> Recipe:
     """Of stage 1: one epoch of pretraining, or three from scratch."""
-    recipe = Recipe(None, encoder="vit_b_16", image_size=64)
+    recipe = Recipe(None, encoder="vit_b_16")
     if words == ["untrained"]:
         return replace(recipe, probe=True)
     kind, rate, *warmup = words

@@ -1037,7 +1037,7 @@ def test_aerial_pictures_are_reduced_and_all_their_quarters_taken(other_data, na
     assert sorted(middles) == pytest.approx(list(levels), abs=1)
     found = sources.ood_images(other_data, name)
     shapes = {label: images.shape for label, images in found.items()}
-    assert shapes == dict.fromkeys("ab", (2, 256, 256, 3))
+    assert shapes == dict.fromkeys("ab", (2, 64, 64, 3))
     assert [len(images) for images in sources.ood_images(other_data, name, 1).values()] == [1, 1]
 
 

@@ -30,7 +30,7 @@ from src.pretrain import Hooks, PretrainConfig, pretrain, shuffled
 from src.runs import Run, RunSettings, Stopped, fingerprint, is_fingerprint_of, table
 from src.runs.distributed import World
 from src.runs.fingerprints import changed_functions, sampled_fingerprint
-from src.runs.runtime import pick
+from src.runs.runtime import pick, record
 
 TRAININGS = [killable_runs.train_simclr, killable_runs.train_classifier]
 TIMES = ["images_per_s", "data_share", "seconds"]  # of a history: all that may differ
@@ -601,6 +601,8 @@ def test_no_git_is_no_reason_not_to_train(tmp_path, monkeypatch):
     done = run(tmp_path)
     versions = checkpoints.load(done.checkpoint)[1]["versions"]
     assert versions["commit"] == "not a git checkout" and versions["torch"]
+    monkeypatch.setenv("GIT_COMMIT", "a1b2c3d")
+    assert record(pick("cpu"))["commit"] == "a1b2c3d"
 
 
 # The list of runs

@@ -249,14 +249,14 @@ def record(runtime: Runtime) -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Of the checkout; empty where it is none, or there is no git, as in most containers."""
+    """Of the checkout; else what `GIT_COMMIT` says, as containers are told; else empty."""
     command, folder = ["git", "describe", "--always", "--dirty"], Path(__file__).parent
     try:
-        return subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=False
-        ).stdout.strip()
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        found = done.stdout.strip()
     except (OSError, ValueError):  # no such program; a name that is no text
-        return ""
+        found = ""
+    return found or os.environ.get("GIT_COMMIT", "")
 
 
 def _version(library: str) -> str:
