@@ -146,6 +146,8 @@ def _stand_ins(counted: Counted, memory: int) -> list[tuple[object, str, object]
         "get_arch_list": lambda: ["sm_75", "sm_90"],
         "is_bf16_supported": lambda including_emulation=True: True,
         "mem_get_info": lambda device=None: (memory, memory),
+        "memory_reserved": lambda device=None: 0,
+        "memory_allocated": lambda device=None: 0,
         "manual_seed_all": lambda seed: None,
         "is_current_stream_capturing": lambda: False,
         "synchronize": lambda device=None: counted.waited("synchronize"),

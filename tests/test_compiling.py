@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -100,6 +101,25 @@ def test_a_training_that_cannot_be_compiled_says_so_in_one_line_and_is_the_eager
 
     monkeypatch.setattr(torch, "compile", compile)
     with pytest.warns(UserWarning, match=r"without torch.compile.*: no compiler here$"):
+        done = train(tmp_path, compile=True)
+    assert equal(weights(done), weights(plain))
+
+
+def test_no_hint_about_the_losss_float32_is_passed_on(monkeypatch, tmp_path, plain):
+    """torch gives it as it compiles, on GPUs that could multiply with fewer bits."""
+
+    def compile(function, **how):
+        def hints(*args):
+            warnings.warn("TensorFloat32 tensor cores for float32 …", stacklevel=2)
+            return function(*args)
+
+        return hints
+
+    monkeypatch.setattr(torch, "compile", compile)
+    with warnings.catch_warnings():
+        # in training the functions are compiled already, and say it no more
+        warnings.filterwarnings("error", "training goes on")
+        warnings.filterwarnings("ignore", "TensorFloat32", module="src.pretrain")
         done = train(tmp_path, compile=True)
     assert equal(weights(done), weights(plain))
 
