@@ -109,6 +109,7 @@ def suspected() -> list[Claim]:
     heads = f"b/dot 0.5{PUBLISHED_HEAD}", f"b/{CONTROL}{PUBLISHED_HEAD}"
     fixed, neighbours = "e/fixed order", "e/neighbours"
     rates = f"g/progressive {STUDY_RATE:g}", f"g/progressive {RATE:g}"
+    whole = f"2/pretrained {STUDY_RATE:g}", f"2/pretrained {RATE:g}"
     phases = "g/progressive best", "g/full best"
     random, blocks, west = (f"h/{split} scratch" for split in ("random", "blocks", "geographic"))
     gaps = "h/random gap", "h/blocks gap"
@@ -125,6 +126,7 @@ def suspected() -> list[Claim]:
         Claim("The same batches every epoch cost accuracy", FROZEN, fixed, control, -1),
         Claim("Batches of neighbours cost more than that", FROZEN, neighbours, fixed, -1),
         Claim("A tenth of the learning rate costs accuracy after 168 steps", ACCURACY, *rates, -1),
+        Claim("… and on all images, after 20 epochs", ACCURACY, *whole, -1),
         Claim("Unfreezing in phases costs accuracy", ACCURACY, *phases, -1),
         Claim("Neighbours flatter: a random split against blocks of 0.5°", BALANCED, random, blocks,
               1),

@@ -95,14 +95,17 @@ def temperatures(table: pd.DataFrame) -> Figure:
         if kind.startswith("dot"):
             _seeds(equivalent, of_kind, "temperature", "own_temperature", color)
         _seeds(probe, of_kind, "temperature", "linear", color, kind)
-    loss.plot(floor.index, floor, "--", color="k", label="floor for unit vectors")
+    loss.plot(floor.index, floor, "--", color="k", label="left: floor for unit vectors")
     loss.set(ylabel="NT-Xent, last epoch", yscale="symlog")
-    equivalent.plot(floor.index, floor.index, ":", color="0.4", label="the same")
+    equivalent.plot(floor.index, floor.index, ":", color="0.4", label="middle: as cosines at τ")
     equivalent.set(ylabel="dot products: τ / length²", yscale="log")
     probe.set(ylabel="linear probe, %")
     for axis in axes[0]:
         axis.set(xlabel="temperature τ", xscale="log")
-        axis.legend(fontsize=7.5)
+        axis.set_xticks(floor.index, [f"{temperature:g}" for temperature in floor.index])
+        axis.set_xticks([], minor=True)
+    shown = [axis.get_legend_handles_labels() for axis in (loss, equivalent)]
+    legend_below(figure, *(first + second for first, second in zip(*shown, strict=True)))
     return figure
 
 
@@ -138,7 +141,8 @@ def arms(
     runs = table.assign(row=(table["letter"] + "/" + table["arm"]).map(rows)).dropna(subset=["row"])
     if runs[[*metrics]].isna().all(axis=None):
         return _not_run()
-    figure, axes = axes_grid(1, len(metrics), 5.0, 1.6 + 0.3 * len(names), title, sharey=True)
+    width = 5.0 if len(metrics) > 1 else 7.0
+    figure, axes = axes_grid(1, len(metrics), width, 1.6 + 0.3 * len(names), title, sharey=True)
     thin = {"color": PALE, "ms": 4, "lw": 0.7, "alpha": 0.7}
     for axis, (metric, xlabel) in zip(axes[0], metrics.items(), strict=True):
         measured = runs.dropna(subset=[metric]).sort_values("row")
@@ -153,6 +157,14 @@ def arms(
     return figure
 
 
+LABEL_KINDS = {
+    "scratch": "from scratch",
+    "progressive": "pretrained, unfreezing",
+    "linear": "pretrained, linear probe",
+    "untrained": "random weights, linear probe",
+}
+
+
 def over_labels(table: pd.DataFrame, all_labels: int) -> Figure:
     """Test accuracy over labels a class (f), one panel an encoder. all_labels: how many "all"
     are.
@@ -160,13 +172,24 @@ def over_labels(table: pd.DataFrame, all_labels: int) -> Figure:
     runs = _split_arm(table[table["letter"] == "f"], "kind", "labels")
     runs["labels"] = runs["labels"].replace("all", str(all_labels)).astype(int)
     runs["test_accuracy"] = runs["test_accuracy"].fillna(runs["linear"])
-    names = {
-        "scratch": "from scratch",
-        "progressive": "pretrained, unfreezing",
-        "linear": "pretrained, linear probe",
-        "untrained": "random weights, linear probe",
-    }
-    return _accuracy_curves(runs, "labels", names, "labels a class")
+    return _accuracy_curves(runs, "labels", LABEL_KINDS, "labels a class")
+
+
+def over_budgets(table: pd.DataFrame) -> Figure:
+    """The same on all of EuroSAT (3): linear probes, and what was fine-tuned on the fewest
+    labels; each dot is a seed's mean over draws of the labels.
+    """
+    runs = table[table["letter"] == "3"]
+    probed = [name for name in runs if name.startswith("linear_") and runs[name].notna().any()]
+    index = ["encoder", "seed", "arm"]
+    probes = runs[[*index, *probed]].melt(index, probed, "labels", "test_accuracy").dropna()
+    kinds = {"linear pretrained": "linear", "linear untrained": "untrained"}
+    probes = probes.assign(kind=probes["arm"].map(kinds))
+    tuned = _split_arm(runs[~runs["arm"].str.contains("linear|draw")], "kind", "labels")
+    tuned = tuned.replace({"kind": {"pretrained": "progressive"}})
+    both = pd.concat([tuned, probes], ignore_index=True)
+    both["labels"] = both["labels"].str.removeprefix("linear_").astype(int)
+    return _accuracy_curves(both, "labels", LABEL_KINDS, "labels a class")
 
 
 def over_rates(table: pd.DataFrame) -> Figure:

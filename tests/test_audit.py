@@ -335,6 +335,14 @@ def test_the_primary_comparisons_are_these():
     assert (claims.LEVEL, claims.HALF_WIDTH) == (0.05, 0.01)
 
 
+def test_the_page_about_the_audit_has_the_verdicts_of_the_records():
+    table, _ = tables.read(ROOT / "models/records/audit")
+    now = verdicts.as_markdown(verdicts.verdict_table(table))
+    page = (ROOT / "docs/audit.md").read_text()
+    stands = page.split("<!-- claims", 1)[1].split("-->\n", 1)[1].split("\n<!-- end of claims")[0]
+    assert stands == now, "paste what `audit.verdicts.as_markdown` gives"
+
+
 def test_more_seeds_are_run_for_the_width_alone():
     narrow, wide = np.array([0.5, 0.504, 0.508]), np.array([0.5, 0.51, 0.52])
     for shift in (0, -0.5):
