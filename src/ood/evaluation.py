@@ -1,18 +1,18 @@
-"""How well scores tell out-of-distribution images (label 1) from in-distribution ones (label 0).
-
-Everything in float64; ties in a score are one threshold.
-"""
+"""How well scores tell out-of-distribution images (label 1) from in-distribution ones (label 0)."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from src.checks import COUNT, as_float64, check_images, check_labels, check_number
+from src.checks import COUNT, check_images, check_labels, check_number
 from src.encoders import Classifier
+from src.ood.bootstrap import Pairs, rates, resampled_rates
 from src.ood.detectors import scores
 from src.ood.feature_detectors import Train, check_neighbours, pixel_mahalanobis
 from src.ood.outputs import last_layer, mc_dropout, penultimate, pixel_statistics
@@ -45,17 +45,24 @@ def metrics(
     Raises:
         ValueError: a set is empty, a score is not finite, or bootstrap < 1.
     """
-    n_id, n_ood = len(id_scores), len(ood_scores)
-    point, intervals = bootstrap_intervals(id_scores, ood_scores, bootstrap, seed)
-    rows = {name: [value, *intervals[name]] for name, value in point.items()}
-    for name in intervals:
-        if min(n_id, n_ood) < FEWEST[name]:
-            rows[name][1:] = [np.nan, np.nan]
-    if min(n_id, n_ood) < FEWEST["auroc"]:
-        rows["auroc"][1:] = auroc_interval(point["auroc"], n_id, n_ood)
-    prevalence = n_ood / (n_id + n_ood)
-    rows["prevalence"] = [prevalence] * 3  # every resample keeps the two sizes
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+    return _all_metrics({"": (id_scores, ood_scores)}, bootstrap, seed).loc[""]
+
+
+def _all_metrics(pairs: Pairs, bootstrap: int, seed: int) -> pd.DataFrame:
+    """The tables of `metrics` of all scores of two sets, rows (score, metric)."""
+    resampled = resampled_rates(pairs, bootstrap, seed)
+    n_id, n_ood = map(len, next(iter(pairs.values())))
+    rows = {}
+    for score, point in rates(pairs).items():
+        for metric, value in point.items():
+            few = min(n_id, n_ood) < FEWEST[metric]
+            rows[score, metric] = [value, *_interval(resampled[score][metric], few)]
+        if min(n_id, n_ood) < FEWEST["auroc"]:
+            rows[score, "auroc"][1:] = auroc_interval(point["auroc"], n_id, n_ood)
+        # every resample keeps the two sizes
+        rows[score, "prevalence"] = [n_ood / (n_id + n_ood)] * 3
+    index = pd.MultiIndex.from_tuples(rows, names=["score", "metric"])
+    return pd.DataFrame(list(rows.values()), index, ["value", "low", "high"])
 
 
 def bootstrap_intervals(
@@ -65,8 +72,9 @@ def bootstrap_intervals(
 
     Of few images it is far too short: one image out of distribution is drawn every time.
     """
-    point, resampled = _bootstrap(id_scores, ood_scores, bootstrap, seed)
-    return point, {name: _interval(values) for name, values in resampled.items()}
+    pairs = {"": (id_scores, ood_scores)}
+    resampled = resampled_rates(pairs, bootstrap, seed)[""]
+    return rates(pairs)[""], {name: _interval(values) for name, values in resampled.items()}
 
 
 def auroc_interval(area: float, n_id: int, n_ood: int) -> tuple[float, float]:
@@ -109,10 +117,11 @@ def compare(
     if metric not in FEWEST:
         raise ValueError(f"metric must be one of {', '.join(FEWEST)}, got {metric!r}")
     few = min(len(id_scores), len(ood_scores)) < FEWEST[metric]
-    point, resampled = {}, {}
-    for name in id_scores:
-        of_score = _bootstrap(id_scores[name], ood_scores[name], bootstrap, seed)
-        point[name], resampled[name] = (values[metric] for values in of_score)
+    pairs = _pairs(id_scores, ood_scores)
+    resampled = {
+        name: drawn[metric] for name, drawn in resampled_rates(pairs, bootstrap, seed).items()
+    }
+    point = {name: found[metric] for name, found in rates(pairs).items()}
     rows = {
         (a, b): [point[a] - point[b], *_interval(resampled[a] - resampled[b], few)]
         for a, b in itertools.combinations(sorted(point, key=lambda name: -point[name]), 2)
@@ -121,79 +130,12 @@ def compare(
     return pd.DataFrame(list(rows.values()), index=index, columns=["value", "low", "high"])
 
 
+def _pairs(id_scores: pd.DataFrame, ood_scores: pd.DataFrame) -> Pairs:
+    return {name: (id_scores[name], ood_scores[name]) for name in ood_scores}
+
+
 def _interval(resampled_B: np.ndarray, few: bool = False) -> np.ndarray:
     return np.full(2, np.nan) if few else np.quantile(resampled_B, [0.025, 0.975])
-
-
-def _bootstrap(
-    id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int, seed: int
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Metrics of one score, and of it on B resamples.
-
-    The resamples depend on the two sizes and the seed alone: the same images are drawn for every
-    score, so that differences between scores are paired.
-    """
-    check_number(bootstrap, "bootstrap", COUNT)
-    id_scores, ood_scores = as_float64(id_scores), as_float64(ood_scores)
-    n_id, n_ood = len(id_scores), len(ood_scores)
-    if id_scores.size != n_id or ood_scores.size != n_ood:
-        raise ValueError(f"expected one score an image: {id_scores.shape}, {ood_scores.shape}")
-    if n_id == 0 or n_ood == 0:
-        raise ValueError(f"need scores of both sets, got {n_id} ID and {n_ood} OOD")
-    values = np.concatenate([id_scores.ravel(), ood_scores.ravel()])
-    if not np.isfinite(values).all():
-        raise ValueError(f"{(~np.isfinite(values)).sum()} scores are NaN or infinite")
-    is_ood = np.arange(n_id + n_ood) >= n_id
-    point = _rates(values, is_ood, np.ones((1, n_id + n_ood)))
-    rng = np.random.default_rng(seed)
-    blocks = []
-    for count in np.diff([*range(0, bootstrap, 100), bootstrap]):  # N × B can outgrow memory
-        blocks.append(_rates(values, is_ood, _resample(n_id, n_ood, count, rng)))
-    resampled = {name: np.concatenate([block[name] for block in blocks]) for name in point}
-    return {name: rate[0] for name, rate in point.items()}, resampled
-
-
-def _resample(n_id: int, n_ood: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Weights (count, n_id + n_ood): how often each image is drawn, with replacement, in its set.
-
-    Drawing n of n images is weighting them by multinomial counts.
-    """
-    weights = [rng.multinomial(n, np.full(n, 1 / n), size=count) for n in (n_id, n_ood)]
-    return np.hstack(weights).astype(np.float64)
-
-
-def _rates(
-    scores_N: np.ndarray, is_ood_N: np.ndarray, weights_B_N: np.ndarray
-) -> dict[str, np.ndarray]:
-    """AUROC, AUPR and FPR, (B,) each, for B weightings of the N scores in one sweep.
-
-    The threshold falls from the highest score to the lowest: one step for each distinct score.
-    """
-    order = np.argsort(-scores_N, kind="stable")
-    last_of_ties = np.append(np.flatnonzero(np.diff(scores_N[order])), len(order) - 1)
-    weights, is_ood = weights_B_N[:, order], is_ood_N[order]
-    tp = np.cumsum(weights * is_ood, axis=1)[:, last_of_ties]
-    fp = np.cumsum(weights * ~is_ood, axis=1)[:, last_of_ties]
-    positives, negatives = tp[:, -1:], fp[:, -1:]
-    origin = np.zeros((len(weights), 1))
-    tpr, fpr = np.hstack([origin, tp / positives]), np.hstack([origin, fp / negatives])
-    # with ID as the positive class the sweep is the same from the other end
-    tp_in = np.hstack([negatives - fp[:, -2::-1], negatives])
-    fp_in = np.hstack([positives - tp[:, -2::-1], positives])
-    first_95 = np.argmax(tpr >= 0.95 - 1e-12, axis=1)
-    return {
-        "auroc": np.trapezoid(tpr, fpr, axis=1),
-        "aupr_out": _average_precision(tp, fp),
-        "aupr_in": _average_precision(tp_in, fp_in),
-        "fpr95": np.take_along_axis(fpr, first_95[:, None], axis=1)[:, 0],
-    }
-
-
-def _average_precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
-    recall_steps = np.diff(tp, axis=1, prepend=0) / tp[:, -1:]
-    flagged = tp + fp
-    precision = np.divide(tp, flagged, out=np.zeros_like(tp), where=flagged > 0)
-    return (recall_steps * precision).sum(1)
 
 
 # --- all detectors of a classifier ---
@@ -205,13 +147,36 @@ class Evaluation:
 
     id_scores: pd.DataFrame  # one row an image, one column a score
     ood_scores: pd.DataFrame  # the same; rows (set, image) where several sets were given
-    table: pd.DataFrame  # rows (score, metric), or (set, score, metric); columns value, low, high
+    seed: int = 0  # of the resamples
 
-    @property
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Rows (score, metric), or (set, score, metric); columns value, low, high, as `metrics`
+        has them. Resampled when it is first asked for.
+        """
+        tables = {name: _all_metrics(pairs, 1000, self.seed) for name, pairs in self._sets()}
+        return pd.concat(tables, names=["set"]) if self._of_several else tables[""]
+
+    @cached_property
     def auroc(self) -> pd.DataFrame:
         """Of several sets: detectors × sets, in the order given, the heat map's numbers."""
-        area = self.table.xs("auroc", level="metric").reset_index()
-        return area.pivot_table("value", "score", "set", sort=False)
+        areas = {
+            name: {score: found["auroc"] for score, found in rates(pairs).items()}
+            for name, pairs in self._sets()
+        }
+        return pd.DataFrame(areas).rename_axis(index="score", columns="set")
+
+    @property
+    def _of_several(self) -> bool:
+        return isinstance(self.ood_scores.index, pd.MultiIndex)
+
+    def _sets(self) -> Iterator[tuple[str, Pairs]]:
+        """Each set's name, and its scores beside those of the in-distribution images."""
+        if not self._of_several:
+            yield "", _pairs(self.id_scores, self.ood_scores)
+            return
+        for name, of_set in self.ood_scores.groupby(level="set", sort=False):
+            yield name, _pairs(self.id_scores, of_set)
 
 
 def evaluate(
@@ -259,12 +224,9 @@ def evaluate(
     id_scores = score(id_images)
     if not isinstance(ood_images, dict):
         ood_scores = score(ood_images)
-        return Evaluation(id_scores, ood_scores, _all_metrics(id_scores, ood_scores, seed))
+        return Evaluation(id_scores, ood_scores, seed)
     sets = {name: score(images) for name, images in ood_images.items()}
-    tables = {name: _all_metrics(id_scores, ood_scores, seed) for name, ood_scores in sets.items()}
-    return Evaluation(
-        id_scores, pd.concat(sets, names=["set", "image"]), pd.concat(tables, names=["set"])
-    )
+    return Evaluation(id_scores, pd.concat(sets, names=["set", "image"]), seed)
 
 
 def _check_sets(
@@ -291,8 +253,3 @@ def _network_scores(
     logits_N_C = features_N_D @ weight_C_D.T + bias_C
     table = scores(log_probs_T_N_C, logits_N_C, None if train is None else features_N_D, train)
     return table.assign(odin=odin(model, images, runtime))
-
-
-def _all_metrics(id_scores: pd.DataFrame, ood_scores: pd.DataFrame, seed: int) -> pd.DataFrame:
-    tables = {name: metrics(id_scores[name], ood_scores[name], seed=seed) for name in ood_scores}
-    return pd.concat(tables, names=["score", "metric"])
