@@ -5,6 +5,7 @@ import io
 import itertools
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -147,6 +148,18 @@ def test_a_known_class_has_its_colour_in_every_set_and_spelling():
 @pytest.fixture(scope="module")
 def projected():
     return projection(10, 300)
+
+
+@pytest.mark.filterwarnings("ignore:Tensorflow not installed")
+def test_what_umap_compiles_is_kept_for_the_next_process():
+    features = {"a": np.random.default_rng(0).normal(size=(80, 8))}
+    points = figures.project(features, {"a": np.arange(80) % 4})
+    assert len(points) == 80 and np.isfinite(points[["x", "y"]]).all(axis=None)
+    from umap.umap_ import smooth_knn_dist  # umap itself does not ask for that
+
+    kept = smooth_knn_dist.stats
+    assert Path(kept.cache_path).is_dir()
+    assert sum(kept.cache_hits.values()) + sum(kept.cache_misses.values()) > 0
 
 
 def projection(classes: int, count: int) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from sklearn.preprocessing import normalize
 from src.figures.canvas import MANY, axes_grid, draw_matrix, legend_below
 from src.figures.palette import OUT_COLOR, class_colormap, class_colors
 from src.figures.placing import draw_thumbnails, place_labels
+from src.figures.umap_cache import cached_umap
 from src.probes import centroid_distances
 
 OOD_NAME = "out of distribution"
@@ -38,8 +39,6 @@ def project(
     Returns:
         One row a point: columns panel, label, row (of the panel's features), x, y.
     """
-    import umap  # compiles for seconds: only when a picture needs it
-
     points, shown = [], []
     for panel, values in features.items():
         rows = np.linspace(0, len(values) - 1, min(limit, len(values))).astype(int)
@@ -48,7 +47,7 @@ def project(
     stacked = normalize(np.concatenate(shown))
     reduced = PCA(min(50, *stacked.shape), random_state=seed).fit_transform(stacked)
     # a seeded UMAP runs on one core; saying so silences its warning
-    reducer = umap.UMAP(n_neighbors=15, min_dist=0.1, random_state=seed, n_jobs=1)
+    reducer = cached_umap().UMAP(n_neighbors=15, min_dist=0.1, random_state=seed, n_jobs=1)
     xy = reducer.fit_transform(reduced)
     return pd.concat(points).reset_index(drop=True).assign(x=xy[:, 0], y=xy[:, 1])
 
