@@ -343,6 +343,26 @@ def test_the_page_about_the_audit_has_the_verdicts_of_the_records():
     assert stands == now, "paste what `audit.verdicts.as_markdown` gives"
 
 
+IN_README = {
+    "| Custom CNN |": (
+        "custom_cnn",
+        ("2/scratch 0.001", "2/pretrained 0.0001", "2/pretrained 0.001"),
+    ),
+    "| … 10 labels a class |": ("custom_cnn", ("3/scratch 10", "3/pretrained 10")),
+    "| ViT-B/16, 3 epochs |": ("vit_b_16", ("1/scratch 0.001", "1/scratch 0.0001")),
+}
+
+
+@pytest.mark.parametrize("start", IN_README)
+def test_readmes_numbers_are_those_of_the_records(start):
+    table, (encoder, arms) = tables.read(ROOT / "models/records/audit")[0], IN_README[start]
+    lines = (ROOT / "README.md").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(start))
+    for arm in arms:
+        accuracy = 100 * tables.values(table, "test_accuracy", arm, encoder)
+        assert f"{accuracy.mean():.1f} ± {accuracy.std():.1f}" in line, arm
+
+
 def test_more_seeds_are_run_for_the_width_alone():
     narrow, wide = np.array([0.5, 0.504, 0.508]), np.array([0.5, 0.51, 0.52])
     for shift in (0, -0.5):
