@@ -47,7 +47,7 @@ def finished(study: Study, run: Run) -> bool:
     file = record_file(study, run)
     if not file.exists():
         return False
-    was, now = json.loads(file.read_text())["settings"], settings(study)
+    was, now = _untitled(json.loads(file.read_text())["settings"]), _untitled(settings(study))
     was = {key: getattr(Size, key, None) for key in now} | was  # what is newer than a record is off
     differing = {key: (was[key], now[key]) for key in now if was[key] != now[key]}
     if differing:
@@ -59,6 +59,12 @@ def finished(study: Study, run: Run) -> bool:
             " records away."
         )
     return True
+
+
+def _untitled(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without the name by which people know the data: older stores have none."""
+    data = {key: value for key, value in settings["data"].items() if key != "title"}
+    return {**settings, "data": data}
 
 
 def write_record(study: Study, run: Run, result: dict[str, Any], seconds: float) -> None:

@@ -780,6 +780,15 @@ def test_other_settings_do_not_mix_with_the_records_that_are_there(
         tiny("--workspace", workspace, "--only", "f")
 
 
+def test_a_store_that_was_given_a_title_since_is_the_same_data(elsewhere, tiny, capsys):
+    for file in (elsewhere / "models/records/audit").glob("*.json"):
+        record = json.loads(file.read_text())
+        del record["settings"]["data"]["title"]
+        file.write_text(json.dumps(record))
+    tiny("--workspace", elsewhere, "--only", "f", "--seeds", 2, "--status")
+    assert " 0 running, 0 left" in capsys.readouterr().out
+
+
 def test_a_budget_stops_new_runs_and_says_how_many_are_left(workspace, records, tiny, capsys):
     tiny("--workspace", workspace, "--only", "f", "--seeds", 3, "--minutes", 0)
     out = capsys.readouterr().out

@@ -596,6 +596,14 @@ def test_a_finished_run_needs_no_json_beside_its_checkpoint(tmp_path):
     assert json.loads((tmp_path / "best_contrastive_model_3Ep.json").read_text()) == alias
 
 
+def test_the_data_may_have_been_given_a_title_since(tmp_path):
+    known = {"kind": "made", "sha256": "ab"}
+    first = run(tmp_path, provenance=known)
+    assert run(tmp_path, provenance=known | {"title": "Made"}).checkpoint == first.checkpoint
+    other = run(tmp_path, provenance=known | {"sha256": "cd"})  # which is another run
+    assert other.checkpoint != first.checkpoint
+
+
 def test_no_git_is_no_reason_not_to_train(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     done = run(tmp_path)

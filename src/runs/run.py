@@ -158,8 +158,8 @@ class Run:
         # an option that did not exist when the run began was off
         config, known = self.metadata.get("config", {}), saved.get("config", {})
         off = {f"config.{key}" for key in config.keys() - known.keys() if not config[key]}
-        # code of before knew no hooks, and the images by a sample
-        off |= {"hooks"} - saved.keys()
+        # code of before knew no hooks, and the images by a sample; and a set's name is no data
+        off |= {"data.title"} | ({"hooks"} - saved.keys())
         off |= {"images"} if saved.get("images") == self._sampled else set()
         differing = (key for key in now | was if was.get(key) != now.get(key) and key not in off)
         return {key: (was.get(key), now.get(key)) for key in differing}
