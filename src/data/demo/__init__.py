@@ -22,7 +22,7 @@ from src.data.images import ALLBANDS, FILE_BANDS
 from src.data.locks import WAIT, locked
 from src.runs.bars import bar
 
-GENERATOR_VERSION = 5
+GENERATOR_VERSION = 6
 EPSG = 32633  # of UTM zone 33 north
 
 
