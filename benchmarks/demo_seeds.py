@@ -1,4 +1,4 @@
-"""What `make demo` finds, on several seeds: accuracy and OOD detection, from scratch and pretrained.
+"""What `make demo` finds on several seeds: accuracy and OOD detection, scratch and pretrained.
 
 `python benchmarks/demo_seeds.py` trains as notebooks 02 and 05 do in the demo, and writes
 benchmarks/results/demo_seeds.csv: one row a seed and arm. A seed draws the split, the weights and

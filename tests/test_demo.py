@@ -12,7 +12,7 @@ import torchvision
 from PIL import Image
 
 from src.data.demo import GENERATOR_VERSION, PAINTERS, make_demo
-from src.data.images import CLASSES
+from src.data.images import ALLBANDS, CLASSES, FILE_BANDS
 
 COUNTS = {"bigearthnet": 8, "eurosat_per_class": 20, "ucmerced_per_class": 3}
 TINY = {"bigearthnet": 2, "eurosat_per_class": 2, "ucmerced_per_class": 2, "progress": False}
@@ -225,12 +225,32 @@ def test_an_interrupted_replacement_keeps_the_old_demo(tiny, interruption):
     assert [path.name for path in tiny.parent.iterdir()] == ["demo"]
 
 
-def test_colour_statistics_alone_do_not_solve_the_classes(root):
+def test_colours_tell_the_classes_apart_but_not_all_the_way(root):
+    """Too little, and a network is less sure of them than of what it has never seen."""
     pixels, labels = images(root)
-    features = np.concatenate([pixels.mean((1, 2)), pixels.std((1, 2))], axis=1)
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    similarity = features @ features.T
-    np.fill_diagonal(similarity, -1)
-    neighbours = labels[np.argsort(-similarity, axis=1)[:, :10]]
-    votes = np.array([np.bincount(row, minlength=len(CLASSES)).argmax() for row in neighbours])
-    assert 0.15 < (votes == labels).mean() < 0.6
+    colours = np.concatenate([pixels.mean((1, 2)), pixels.std((1, 2))], axis=1)
+    colours = (colours - colours.mean(0)) / colours.std(0)
+    hits = 0
+    for row, label in enumerate(labels):
+        others = np.arange(len(labels)) != row
+        means = [colours[others & (labels == n)].mean(0) for n in range(len(CLASSES))]
+        hits += np.linalg.norm(means - colours[row], axis=1).argmin() == label
+    # of 20 images a class: 0.39 on EuroSAT; 0.35 while these classes shared their grounds
+    assert 0.45 < hits / len(labels) < 0.7
+
+
+def test_bands_are_those_of_the_classes_grounds(root):
+    darkness, vegetation, lowest = {}, {}, []
+    for name in CLASSES:
+        files = sorted((root / "eurosat" / ALLBANDS / name).glob("*.tif"))
+        values = np.stack([rasterio.open(file).read() for file in files]).astype(float)
+        lowest.append(values.min())
+        assert values.max() < 7_000 and values.shape[1:] == (len(FILE_BANDS), 64, 64)
+        mean = dict(zip(FILE_BANDS, values.mean((0, 2, 3)), strict=True))
+        darkness[name] = mean["B04"]
+        vegetation[name] = (mean["B08"] - mean["B04"]) / (mean["B08"] + mean["B04"])  # NDVI
+    assert min(lowest) > 0
+    assert sorted(darkness, key=darkness.get)[:2] == ["Forest", "SeaLake"]
+    assert sorted(vegetation, key=vegetation.get, reverse=True)[:2] == ["Forest", "Pasture"]
+    built = ("Industrial", "Residential", "SeaLake")
+    assert sorted(vegetation, key=vegetation.get)[:3] == sorted(built, key=vegetation.get)

@@ -11,7 +11,8 @@ def simulate_sensor(rng: RNG, scene: np.ndarray) -> np.ndarray:
     """Scene (n, n, 4) as digital numbers: optics, sun, haze (mostly blue), sensor noise."""
     scene = gaussian_filter(scene, (0.45, 0.45, 0))
     mean = scene.mean((0, 1))
-    scene = (mean + (scene - mean) * rng.uniform(0.9, 1.4)) * rng.uniform(0.8, 1.25)
+    # water among crops would be darker than black in the near infrared
+    scene = (mean + (scene - mean) * rng.uniform(0.9, 1.4)).clip(0) * rng.uniform(0.8, 1.25)
     haze = np.array([560, 380, 230, 80]) * rng.uniform(0.7, 1.3)
     return (scene + haze + rng.normal(0, 15, scene.shape)).clip(1, 10_000)
 

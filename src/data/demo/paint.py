@@ -2,14 +2,15 @@
 
 Scenes are (n, n, 4) reflectances (digital numbers, 10,000 = reflectance 1; B02, B03, B04, B08) at
 10 m. A class has a structure and the grounds that it is mostly made of, as EuroSAT's have: forests
-are dark green, fields brown and green. Grounds, sun and haze overlap: by its colours an image is
-told about as often as a real one (a nearest-mean classifier: 41 %, on EuroSAT 39 %).
+are dark green, fields brown and green. Grounds, sun and haze overlap: by colour alone (means and
+deviations) a nearest-mean classifier is right for 57 % of them, and for 39 % of EuroSAT's.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from scipy.spatial import KDTree
 
 RNG = np.random.Generator
 # reflectances of B02, B03, B04, B08
@@ -73,8 +74,7 @@ def _parcels(rng: RNG, n: int, size: float) -> np.ndarray:
     u, v = axes(rng, n)
     seeds = rng.uniform(-n, n, (int(6 * (n / size) ** 2) + 4, 2))
     stretch = rng.uniform(1.2, 2.2)
-    along, across = u[..., None] - seeds[:, 0], stretch * v[..., None] - seeds[:, 1]
-    return (along**2 + across**2).argmin(-1)
+    return KDTree(seeds).query(np.stack([u, stretch * v], -1))[1]
 
 
 def _fields(rng: RNG, n: int) -> np.ndarray:
