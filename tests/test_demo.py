@@ -252,5 +252,5 @@ def test_bands_are_those_of_the_classes_grounds(root):
     assert min(lowest) > 0
     assert sorted(darkness, key=darkness.get)[:2] == ["Forest", "SeaLake"]
     assert sorted(vegetation, key=vegetation.get, reverse=True)[:2] == ["Forest", "Pasture"]
-    built = ("Industrial", "Residential", "SeaLake")
-    assert sorted(vegetation, key=vegetation.get)[:3] == sorted(built, key=vegetation.get)
+    bare = {"Industrial", "Residential", "SeaLake"}
+    assert set(sorted(vegetation, key=vegetation.get)[:3]) == bare
