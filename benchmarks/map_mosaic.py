@@ -21,8 +21,7 @@ from sklearn.neighbors import BallTree
 
 from src.checkpoints import load_classifier
 from src.data.bands import to_uint8
-from src.data.splits import stratified_split
-from src.data.store import PatchStore
+from src.data.known import data_of
 from src.map import Thresholds, map_scene
 from src.map.thresholds import DEFAULT_MASK
 from src.probes import embed
@@ -96,8 +95,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     model, metadata = load_classifier(args.checkpoint)
     thresholds = Thresholds.load(args.thresholds, args.checkpoint, DEFAULT_MASK)
-    tile, store = thresholds.metadata["tile"], PatchStore.open(args.store)
-    test = stratified_split(store, metadata["config"]["seed"]).test
+    store, split = data_of(metadata, args.checkpoint, args.store)
+    tile, test = thresholds.metadata["tile"], split.test
     coordinates = pd.read_csv(args.coordinates).set_index("name")
     places = coordinates.loc[store.names[test], ["latitude", "longitude"]].to_numpy()
     rows = test[neighbours(places)]

@@ -21,8 +21,7 @@ from map_mosaic import PROFILE, SIDE, neighbours, numbers_of
 from rasterio.enums import ColorInterp
 
 from src.checkpoints import load_classifier
-from src.data.splits import stratified_split
-from src.data.store import PatchStore
+from src.data.known import data_of
 from src.errors import DataError
 from src.map import SceneOptions, Thresholds, differences, open_scene
 from src.map.scene_checks import rendered, sampled_tiles
@@ -175,8 +174,9 @@ def main() -> None:
     parser.add_argument("scenes", nargs="*")
     args = parser.parse_args()
     model, metadata = load_classifier(args.checkpoint)
-    known, store = Thresholds.beside(args.checkpoint).metadata, PatchStore.open(args.store)
-    test = stratified_split(store, metadata["config"]["seed"]).test
+    known = Thresholds.beside(args.checkpoint).metadata
+    store, split = data_of(metadata, args.checkpoint, args.store)
+    test = split.test
     places = pd.read_csv(args.coordinates).set_index("name").loc[store.names[test]]
     rows = test[neighbours(places[["latitude", "longitude"]].to_numpy())].ravel()
     images = store.images[rows].reshape(SIDE, SIDE, *store.images.shape[1:])

@@ -22,7 +22,7 @@ from src.augmentations.tones import draw_tones, path_reflectance, transmittance
 from src.checkpoints import load_classifier
 from src.data.bands import to_uint8
 from src.data.images import read_image
-from src.data.splits import stratified_split
+from src.data.known import data_of
 from src.data.store import PatchStore
 from src.map import SceneOptions, Thresholds, open_scene
 from src.map.scene import RADIOMETRY
@@ -60,6 +60,17 @@ def folder_images(folder: Path, size: int, step: int) -> np.ndarray:
         x = to_unit(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
         found.append(np.round(255 * resize(x, size)[0].permute(1, 2, 0).numpy()).astype(np.uint8))
     return np.stack(found)
+
+
+def test_sets(metadata: dict, checkpoint: str, store: str, step: int) -> dict[str, tuple]:
+    """Name → images and labels of what this classifier was not trained on: each has its split."""
+    data, split = data_of(metadata, checkpoint, store)
+    images, truth = (x[split.test[::step]] for x in (data.images, data.labels))
+    return {
+        "EuroSAT test": (images, truth),
+        "EuroSAT test in strange tones": (in_strange_tones(images), truth),
+        "EuroSAT test as level 2A": (as_level_2a(images), truth),
+    }
 
 
 def tiles_of(pixels: np.ndarray, tile: int) -> np.ndarray:
@@ -103,18 +114,14 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=1, help="every n-th image (default: all)")
     args = parser.parse_args()
     warnings.simplefilter("ignore")  # pictures lie nowhere
-    store, rows = PatchStore.open(args.store), []
-    test = stratified_split(store).test[:: args.step]
-    images, truth = store.images[test], store.labels[test]
-    sets = {
-        "EuroSAT test": (images, truth),
-        "EuroSAT test in strange tones": (in_strange_tones(images), truth),
-        "EuroSAT test as level 2A": (as_level_2a(images), truth),
+    size, rows = PatchStore.open(args.store).images.shape[1], []
+    others = {
+        name: (folder_images(Path(folder), size, args.step), None)
+        for name, folder in (pair.split("=") for pair in args.sets)
     }
-    for name, folder in (pair.split("=") for pair in args.sets):
-        sets[name] = (folder_images(Path(folder), images.shape[1], args.step), None)
     for checkpoint in args.checkpoints:
-        (model, _), thresholds = load_classifier(checkpoint), Thresholds.beside(checkpoint)
+        (model, metadata), thresholds = load_classifier(checkpoint), Thresholds.beside(checkpoint)
+        sets = test_sets(metadata, checkpoint, args.store, args.step) | others
         known = {
             name: row(scored(model, thresholds, x), thresholds, y) for name, (x, y) in sets.items()
         }

@@ -8,8 +8,7 @@ Writes `….shipped.thresholds.npz` beside each, less than a megabyte: a map the
 import argparse
 
 from src.checkpoints import load
-from src.data.splits import stratified_split
-from src.data.store import PatchStore
+from src.data.known import data_of
 from src.map import fit_thresholds
 from src.map.thresholds import WITHOUT_FEATURES, shipped_path
 from src.runs.runtime import add_arguments, from_arguments
@@ -21,10 +20,10 @@ def main() -> None:
     parser.add_argument("checkpoints", nargs="+")
     add_arguments(parser)
     args = parser.parse_args()
-    store, runtime = PatchStore.open(args.store), from_arguments(args)
+    runtime = from_arguments(args)
     for checkpoint in args.checkpoints:
-        split = stratified_split(store, load(checkpoint)[1]["config"]["seed"])
-        fitted = fit_thresholds(checkpoint, store, split, WITHOUT_FEATURES, runtime=runtime)
+        known = data_of(load(checkpoint)[1], checkpoint, args.store)
+        fitted = fit_thresholds(checkpoint, *known, WITHOUT_FEATURES, runtime=runtime)
         print(fitted.save(shipped_path(checkpoint)), fitted.metadata["test_flagged_by_two"])
 
 
