@@ -217,8 +217,12 @@ def _expect(state: dict[str, Any], part: str, path: str | Path, kind: str) -> No
         raise CheckpointError(f"{path} holds no {part} but {held}: expected {kind} checkpoint")
 
 
-def best_classifier(folder: str | Path) -> Path:
+def best_classifier(folder: str | Path, *, tones: bool = False) -> Path:
     """Of the fine-tuned classifiers in a folder the one with the highest validation accuracy.
+
+    Args:
+        tones: of those that were trained in tones between level 1C and 2A, for maps; of all where
+            there is none.
 
     Raises:
         CheckpointError: there is none, or one that can't be used.
@@ -228,7 +232,12 @@ def best_classifier(folder: str | Path) -> Path:
         raise CheckpointError(
             f"no classifier in {folder}: run notebook 05 (06 and 07 for the large encoders) first"
         )
-    return max(files, key=_val_accuracy)
+    return max(files, key=lambda file: (tones and _knows_tones(file), _val_accuracy(file)))
+
+
+def _knows_tones(path: Path) -> bool:
+    config = load(path)[1].get("config")
+    return isinstance(config, dict) and bool(config.get("tones"))
 
 
 def _val_accuracy(path: Path) -> float:

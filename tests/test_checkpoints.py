@@ -465,6 +465,18 @@ def test_the_best_classifier_is_one_that_says_how_good_it_is(tmp_path, value):
         checkpoints.best_classifier(tmp_path)
 
 
+@pytest.mark.parametrize("config", [{"tones": 0.75}, {"tones": 0.0}, {}, None])
+def test_a_map_takes_the_best_classifier_that_knows_tones_if_there_is_one(tmp_path, config):
+    about = {"a": (0.9, {"tones": 0.0}), "b": (0.7, config), "c": (0.6, config)}
+    for name, (value, own) in about.items():
+        metadata = {"config": own, "metrics": {"val_accuracy": value}}
+        save(tmp_path / f"final_supervised_model_{name}.pth", {}, metadata)
+    chosen = "b" if config and config.get("tones") else "a"
+    best = checkpoints.best_classifier(tmp_path, tones=True)
+    assert best.name == f"final_supervised_model_{chosen}.pth"
+    assert checkpoints.best_classifier(tmp_path).name == "final_supervised_model_a.pth"
+
+
 def test_a_checkpoint_claims_no_more_than_it_has(tmp_path, file):
     bomb = tmp_path / "bomb.pth"
     with ZipFile(file) as whole, ZipFile(bomb, "w", ZIP_DEFLATED) as packed:
