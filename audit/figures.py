@@ -113,6 +113,8 @@ def grey_levels(histograms: dict[str, Any]) -> Figure:
     """Share of the pixels at each grey level, every data set and rendering, from the record of c's
     histograms.
     """
+    if not histograms:
+        return _not_run()
     title = "How bright the pixels are: each data set, as published and in EuroSAT's tones"
     figure, axes = axes_grid(1, 1, 8.0, 3.6, title)
     axis = axes[0, 0]

@@ -197,7 +197,7 @@ def test_the_published_head_has_no_batch_norm_and_short_embeddings_where_ours_ar
     )
     assert published.plain_head and published.projection == (256, 128)
     assert published == dataclasses.replace(ours, plain_head=True, projection=(256, 128))
-    assert squared_lengths(published, batch).mean() < 10
+    assert squared_lengths(published, batch).mean() < 16  # an eighth of ours
     assert squared_lengths(ours, batch).mean() == pytest.approx(128, rel=0.05)
 
 
@@ -488,7 +488,8 @@ def test_every_verdict_stands_beside_its_row_with_a_mark_of_its_own():
     assert claims == {row: f"if {word}\N{NO-BREAK SPACE}(b)" for row, word in beside.items()}
     headings = [text.get_text() for text in axis.texts if text.xy[0] < 1]
     assert headings == [verdicts.NAMED, verdicts.FINDINGS]
-    assert figures_audit.forest(told.assign(mean=np.nan)).axes[0].texts[0].get_text() == "not run"
+    empty = figures_audit.forest(told.assign(mean=np.nan)), figures_audit.grey_levels({})
+    assert {figure.axes[0].texts[0].get_text() for figure in empty} == {"not run"}
 
 
 def test_both_heads_and_no_sets_of_other_letters_are_drawn():
