@@ -17,6 +17,7 @@ import subprocess
 import tarfile
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +36,7 @@ from src.data.bigearthnet.selection import OFFICIAL, account, read_list
 from src.data.bigearthnet.sources import detect
 from src.data.building import Plan
 from src.data.decoding import read_bands
+from src.data.known import open_data
 from src.data.store import PatchStore
 from src.errors import DataError
 
@@ -645,6 +647,27 @@ def test_two_builds_of_one_store_do_not_meet(tmp_path, real_patches):
     assert process.exitcode == 0
     undisturbed = bigearthnet_store(real_patches, tmp_path / "undisturbed")
     assert contents(PatchStore.open(tmp_path / "store")) == contents(undisturbed)
+
+
+def test_of_two_notebooks_that_want_a_store_one_builds_it_and_the_other_waits(
+    tmp_path, real_patches, capsys
+):
+    root = shutil.copytree(real_patches, tmp_path / "BigEarthNet-v1.0")
+    (tmp_path / "splits").mkdir()
+    names = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
+    (tmp_path / "splits/train.csv").write_text("\n".join(names) + "\n")
+    band = next(root.glob("*/*_B03.tif"))
+    content = band.read_bytes()
+    band.unlink()
+    os.mkfifo(band)  # who opens that waits for who writes into it
+    with ThreadPoolExecutor(2) as pool:
+        opened = [pool.submit(open_data, "bigearthnet", tmp_path) for _ in range(2)]
+        while "waiting for it" not in capsys.readouterr().out:
+            assert not any(each.done() for each in opened)
+            time.sleep(0.01)
+        band.write_bytes(content)
+    first, second = (each.result() for each in opened)
+    assert contents(first) == contents(second) and len(first) == len(names)
 
 
 def test_a_build_is_locked_by_the_file_that_former_versions_locked(tmp_path, many):

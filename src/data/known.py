@@ -20,6 +20,7 @@ from src.data.images import (
     eurosat_store,
     image_folder_store,
 )
+from src.data.locks import WAIT, locked
 from src.data.splits import Split, read_split, stratified_split
 from src.data.store import PatchStore
 from src.data.titles import title_of
@@ -167,7 +168,11 @@ def _known(
         root = archive if archive.exists() else data / "BigEarthNet-S2"
         selection = Selection("train", metadata=data / "metadata.parquet")
         path = stores / f"bigearthnet_v2_train_{bands}{rendering}"
-    return bigearthnet_store(root, path, selection, **options)
+    if path.exists():
+        return bigearthnet_store(root, path, selection, **options)
+    # of two notebooks that want it first, one builds it, and the other waits and finds it
+    with locked(path.with_name(f".{path.name}.lock"), f"building {path.name}", WAIT):
+        return bigearthnet_store(root, path, selection, **options)
 
 
 # in class folders, of which some are enough: the set, and its folder
