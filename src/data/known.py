@@ -168,7 +168,7 @@ def _known(
         root = archive if archive.exists() else data / "BigEarthNet-S2"
         selection = Selection("train", metadata=data / "metadata.parquet")
         path = stores / f"bigearthnet_v2_train_{bands}{rendering}"
-    if path.exists():
+    if path.exists() or not root.exists():  # nothing to build, or nothing to build it from
         return bigearthnet_store(root, path, selection, **options)
     # of two notebooks that want it first, one builds it, and the other waits and finds it
     with locked(path.with_name(f".{path.name}.lock"), f"building {path.name}", WAIT):
