@@ -197,7 +197,7 @@ def test_the_published_head_has_no_batch_norm_and_short_embeddings_where_ours_ar
     )
     assert published.plain_head and published.projection == (256, 128)
     assert published == dataclasses.replace(ours, plain_head=True, projection=(256, 128))
-    assert squared_lengths(published, batch).mean() < 16  # an eighth of ours
+    assert squared_lengths(published, batch).median() < 10  # some images are far longer
     assert squared_lengths(ours, batch).mean() == pytest.approx(128, rel=0.05)
 
 
