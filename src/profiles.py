@@ -94,9 +94,10 @@ class Profile:
 
 # the demo's epochs: (long, short) pretraining, and the phases of fine-tuning
 _DEMO_EPOCHS = {
-    "custom_cnn": ((24, 16), (1, 1, 6)),
-    "resnet50": ((4, 2), (1, 1, 3)),
-    "vit_b_16": ((3, 1), (1, 1, 2)),
+    "custom_cnn": ((20, 16), (1, 1, 6)),
+    # of these no demo can afford enough to learn much: their notebooks are shown at work
+    "resnet50": ((2, 1), (1, 1, 2)),
+    "vit_b_16": ((2, 1), (1, 1, 1)),
 }
 
 
