@@ -96,8 +96,8 @@ class Profile:
 _DEMO_EPOCHS = {
     "custom_cnn": ((20, 16), (1, 1, 6)),
     # of these no demo can afford enough to learn much: their notebooks are shown at work
-    "resnet50": ((2, 1), (1, 1, 2)),
-    "vit_b_16": ((2, 1), (1, 1, 1)),
+    "resnet50": ((1, 1), (1, 0, 1)),
+    "vit_b_16": ((1, 1), (1, 0, 1)),
 }
 
 

@@ -69,3 +69,18 @@ def test_a_share_of_a_container_counts(tmp_path, monkeypatch):
     assert threads.usable_cores() == without >= 1
     file.write_text("50000 100000\n")
     assert threads.usable_cores() == 0.5
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="torch has libgomp on Linux")
+@pytest.mark.parametrize(
+    ("asked", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_threads_spin_shortly_where_nothing_else_is_asked(asked, spins):
+    """What libgomp itself says that it does."""
+    own = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+    environment = {key: value for key, value in os.environ.items() if key not in own}
+    environment |= asked | {"OMP_DISPLAY_ENV": "verbose"}
+    command = [sys.executable, "-c", "import src, torch"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert f"GOMP_SPINCOUNT = '{spins}'" in told.stderr
