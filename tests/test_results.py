@@ -49,15 +49,16 @@ def record(
     start=None,
     encoder="custom_cnn",
     phases=(0, 0, 100),
+    lr=1e-3,
     data="eurosat-rgb",
 ):
     """The record of one fine-tuning run, written and read as the notebooks do."""
     origin = "scratch" if start is None else getattr(start, "stem", start)
     file = checkpoint(
         folder / "models",
-        f"final_{encoder}_{seed}_{origin}.pth",
+        f"final_{encoder}_{seed}_{origin}_{sum(phases)}_{lr}.pth",
         kind="classifier",
-        config={"encoder": encoder, "phases": phases, "seed": seed},
+        config={"encoder": encoder, "phases": phases, "lr": lr, "seed": seed},
         data={"kind": data},
         metrics={"val_accuracy": accuracy, "test_accuracy": accuracy - 0.01},
     )
@@ -137,6 +138,32 @@ def test_seeds_are_averaged_with_their_spread_and_number(tmp_path):
         record(tmp_path, accuracy=accuracy, auroc=0.8, seed=seed)
     table = beside_study(runs_table(read_records(tmp_path / "records")))
     assert table.loc[("Custom CNN", SCRATCH), ("val accuracy, %", "ours")] == "92.00 ± 2.00 (n = 3)"
+
+
+def test_runs_of_other_lengths_or_rates_are_rows_of_their_own(tmp_path, pretrained):
+    record(tmp_path, accuracy=0.8, auroc=0.8, phases=(0, 0, 5))
+    for seed, accuracy in enumerate((0.96, 0.98)):
+        record(tmp_path, accuracy=accuracy, auroc=0.8, seed=seed)
+        fine = {"start": pretrained, "phases": (10, 10, 80), "seed": seed}
+        record(tmp_path, accuracy=accuracy - 0.02, auroc=0.8, lr=1e-4, **fine)
+        record(tmp_path, accuracy=accuracy, auroc=0.8, **fine)
+    table = beside_study(runs_table(read_records(tmp_path / "records")))
+    scratch = table.loc[[("Custom CNN", SCRATCH)]].xs("ours", axis=1, level=1)
+    assert dict(zip(scratch["fine-tuned epochs"], scratch["val accuracy, %"], strict=True)) == {
+        "5": "80.00",
+        "100": "97.00 ± 1.41 (n = 2)",
+    }
+    tuned = table.loc[[("Custom CNN", "pretrained 50")]].xs("ours", axis=1, level=1)
+    assert dict(zip(tuned["at rate"], tuned["val accuracy, %"], strict=True)) == {
+        "0.0001": "95.00 ± 1.41 (n = 2)",
+        "0.001": "97.00 ± 1.41 (n = 2)",
+    }
+    ours = differences(runs_table(read_records(tmp_path / "records")), SCRATCH, "pretrained 50")
+    told = ours.xs("ours", axis=1, level=1)
+    assert dict(zip(told["rates"], told["val accuracy, %"], strict=True)) == {
+        "0.0001 − 0.001": "-2.00 ± 0.00 (n = 2)",
+        "0.001 − 0.001": "+0.00 ± 0.00 (n = 2)",
+    }
 
 
 def test_msp_read_both_ways_are_mirror_images_and_change_who_wins(tmp_path):

@@ -223,7 +223,8 @@ def msp_both_ways(table: pd.DataFrame) -> Figure:
     color = line_colors(1)[0]
     axis.scatter(mi, rows, marker="D", color=color, label="mutual information", **dots)
     axis.axvline(0.5, color="0.4", ls=":", lw=1)
-    names = table["source"] + ": " + table["encoder"] + ", " + table["configuration"]
+    length = table["epochs"].map(lambda epochs: f", {epochs} epochs" if epochs else "")
+    names = table["source"] + ": " + table["encoder"] + ", " + table["configuration"] + length
     axis.set_yticks(rows, names, fontsize=8)
     axis.set(xlabel="AUROC", xlim=(0, 1))
     legend_below(figure, *axis.get_legend_handles_labels())

@@ -4,6 +4,7 @@ A run that does not exist is shown as missing; nothing is filled in.
 """
 
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,18 @@ from src.results.study import ENCODER_NAMES, METRICS, MISSING, NOT_IN_STUDY, SCR
 
 Record = dict[str, Any]
 # of one run: what it was, what it reached, and what it took
-RUN = ["data", "ood", "encoder", "configuration", "pretrained_on", "epochs", "seed"]
+HOW = ["encoder", "configuration"]
+RUN = ["data", "ood", *HOW, "pretrained_on", "epochs", "lr", "seed"]
 OF_STUDY = ("EuroSAT", "UC Merced")  # its data, in and out of distribution
 REACHED = [*METRICS, "test_accuracy", "auroc_pixel_mahalanobis"]
 TOOK = ["hours", "hardware", "date"]
 # shown of ours alone, in `beside_study`
-OURS_ALONE = {"hours": "hours", "epochs": "fine-tuned epochs", "pretrained_on": "pretrained on"}
+OURS_ALONE = {
+    "hours": "hours",
+    "epochs": "fine-tuned epochs",
+    "lr": "at rate",
+    "pretrained_on": "pretrained on",
+}
 
 
 # --- one row a run ---
@@ -45,6 +52,7 @@ def _row(record: Record) -> dict[str, Any]:
         "configuration": configuration,
         "pretrained_on": source,
         "epochs": "+".join(map(str, phases if any(phases[:2]) else phases[2:])),
+        "lr": f"{config['lr']:g}",
         "seed": config["seed"],
         "val_accuracy": 100 * metrics["val_accuracy"],
         "test_accuracy": 100 * metrics["test_accuracy"],
@@ -90,21 +98,24 @@ def sort_key(configuration: str) -> int:
 
 
 def beside_study(runs: pd.DataFrame) -> pd.DataFrame:
-    """Every configuration of the study and of ours on its data, one row each, as text.
+    """Every configuration of the study and of ours on its data, as text; of ours one row for each
+    length and rate of fine-tuning.
 
     What we did not run is `missing`.
     """
     runs = _of_study_data(runs)
-    keys = dict.fromkeys([*STUDY.index, *zip(runs["encoder"], runs["configuration"], strict=True)])
+    groups = [*HOW, "epochs", "lr"]  # runs of other lengths or rates are no repetitions
+    ours = {key: rows for key, rows in runs.groupby(groups, sort=False)}
+    missing = [(*key, "", "") for key in STUDY.index if key not in {key[:2] for key in ours}]
     rows = {}
-    for encoder, configuration in sorted(keys, key=lambda key: _order(*key)):
-        ours = runs[(runs["encoder"] == encoder) & (runs["configuration"] == configuration)]
-        study = STUDY[STUDY.index == (encoder, configuration)]
-        row = _side_by_side(study, ours)
+    for key in sorted([*ours, *missing], key=lambda key: _order(*key[:2])):
+        mine = ours.get(key, runs.iloc[:0])
+        row = _side_by_side(STUDY[STUDY.index == key[:2]], mine)
         for column, title in OURS_ALONE.items():
-            row[title, "ours"] = ", ".join(dict.fromkeys(ours[column])) if len(ours) else MISSING
-        rows[encoder, configuration] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["encoder", "configuration"])
+            row[title, "ours"] = ", ".join(dict.fromkeys(mine[column])) if len(mine) else MISSING
+        rows[key] = row
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.set_axis(pd.MultiIndex.from_tuples([key[:2] for key in rows], names=HOW))
 
 
 def both_readings(runs: pd.DataFrame) -> pd.DataFrame:
@@ -114,9 +125,9 @@ def both_readings(runs: pd.DataFrame) -> pd.DataFrame:
     nothing of the study is needed but its printed table.
     """
     readings = ["msp_as_printed", "auroc_one_minus_msp"]
-    study, runs = STUDY.reset_index().assign(source="study"), _of_study_data(runs)
+    study, runs = STUDY.reset_index().assign(source="study", epochs=""), _of_study_data(runs)
     ours = runs.assign(source="ours", msp_as_printed=1 - runs["auroc_one_minus_msp"])
-    shown = ["source", "encoder", "configuration", "auroc_mutual_information", *readings]
+    shown = ["source", *HOW, "epochs", "auroc_mutual_information", *readings]
     table = pd.concat([frame[shown] for frame in (study, ours) if len(frame)], ignore_index=True)
     for reading in readings:
         wins = table[reading] > table["auroc_mutual_information"]
@@ -128,29 +139,41 @@ def differences(runs: pd.DataFrame, base: str, other: str) -> pd.DataFrame:
     """`other` − `base` as text, for every encoder of which the study or we have both.
 
     Ours are paired by seed and by fine-tuning length, so that a short run is not compared with a
-    long one; phases add up to the length from scratch. Without any pair the table is empty.
+    long one; phases add up to the length from scratch. Other rates are a row of their own. Without
+    any pair the table is empty.
     """
-    rows, runs = {}, _of_study_data(runs)
+    index, rows, runs = [], [], _of_study_data(runs)
     for encoder in ENCODER_NAMES.values():
         ours = runs[runs["encoder"] == encoder]
-        ours = _paired(ours, other) - _paired(ours, base)
         study = _of_study(encoder, other) - _of_study(encoder, base)
-        row = _side_by_side(study, ours, sign="+")
-        if not {*row.values()} <= {NOT_IN_STUDY, MISSING}:  # a pair that neither has says nothing
-            rows[encoder, f"{other} − {base}"] = row
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return table.rename_axis(["encoder", "difference"]) if rows else table
+        for rates, measured in _paired(ours, base, other):
+            row = _side_by_side(study, measured, sign="+")
+            if {*row.values()} <= {NOT_IN_STUDY, MISSING}:  # what neither has says nothing
+                continue
+            index.append((encoder, f"{other} − {base}"))
+            rows.append({**row, ("rates", "ours"): rates})
+    if not rows:
+        return pd.DataFrame()
+    table = pd.DataFrame.from_dict(dict(enumerate(rows)), orient="index")
+    return table.set_axis(pd.MultiIndex.from_tuples(index, names=["encoder", "difference"]))
 
 
 def _of_study_data(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[(runs["data"] == OF_STUDY[0]) & (runs["ood"] == OF_STUDY[1])]
 
 
-def _paired(runs: pd.DataFrame, configuration: str) -> pd.DataFrame:
-    """Metrics by (seed, length), so that subtracting leaves only what both have."""
-    runs = runs[runs["configuration"] == configuration]
+def _paired(runs: pd.DataFrame, base: str, other: str) -> list[tuple[str, pd.DataFrame]]:
+    """The two rates, and `other` − `base` of each seed and length that both have."""
     length = runs["epochs"].map(lambda phases: sum(map(int, phases.split("+"))))
-    return runs.assign(length=length).groupby(["seed", "length"])[list(METRICS)].mean()
+    each = ["configuration", "lr", "seed", "length"]
+    means = runs.assign(length=length).groupby(each)[list(METRICS)].mean()
+    arms = [means[means.index.get_level_values(0) == name].groupby("lr") for name in (other, base)]
+    found = []
+    for (rate, ours), (base_rate, theirs) in product(*arms):
+        measured = ours.droplevel([0, 1]).sub(theirs.droplevel([0, 1])).dropna(how="all")
+        if len(measured):
+            found.append((f"{rate} − {base_rate}", measured))
+    return found or [(MISSING, means.iloc[:0])]
 
 
 def _of_study(encoder: str, configuration: str) -> pd.DataFrame:
