@@ -984,6 +984,17 @@ def test_padding_and_several_gzip_members_are_whole(tmp_path, small):
         assert contents(bigearthnet_store(tmp_path / name, tmp_path / f"of {name}")) == expected
 
 
+@pytest.mark.parametrize("lost", [1, 4, 5])
+def test_a_zst_cut_within_its_checksum_is_refused(tmp_path, small, lost):
+    whole = zstandard.ZstdCompressor(write_checksum=True).compress(small[0].read_bytes())
+    (tmp_path / "whole.tar.zst").write_bytes(whole)
+    assert contents(bigearthnet_store(tmp_path / "whole.tar.zst", tmp_path / "whole")) == small[1]
+    (tmp_path / "a.tar.zst").write_bytes(whole[:-lost])
+    with pytest.raises(DataError, match=r"a\.tar\.zst is damaged or cut off .*within a zstd frame"):
+        bigearthnet_store(tmp_path / "a.tar.zst", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize("end", ["damaged", "killed"])
 def test_what_a_damaged_stream_gave_is_forgotten_when_it_is_mended(
     tmp_path, real_patches, forms, end, monkeypatch

@@ -5,27 +5,22 @@ cannot be read ends the reading with an error (Python's tarfile takes it for the
 archive), and so does an end without a tar's end blocks.
 """
 
-import bz2
 import contextlib
 import functools
-import gzip
 import io
 import itertools
-import lzma
 import re
-import sys
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from src.data.bands import ALL_BANDS
+from src.data.bigearthnet.packed import PACKED, UNPACKING, unpacked
 from src.data.bigearthnet.patch import LABELS, MAX_BYTES
 from src.data.connections import is_web_page
 from src.data.ingest import Task
@@ -36,11 +31,9 @@ from src.errors import DamagedError, DataError
 BLOCK = tarfile.BLOCKSIZE
 MAX_HEADER = 1 << 20  # bytes of an extended header of a tar: a name, a few numbers
 EXTENDED = b"xgXLK"  # types of those
-# first bytes → how to read what is packed so; each checks the checksums that its format has
-PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-ZSTD, ZIP = b"\x28\xb5\x2f\xfd", (b"PK\3\4", b"PK\5\6")
-# what reading a cut or damaged archive raises; OSError: from gzip and bz2, without a number
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError)
+ZIP = (b"PK\3\4", b"PK\5\6")
+# what reading a cut or damaged archive raises
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, *UNPACKING)
 KNOWN = {*(f"{band}.tif" for band in ALL_BANDS), LABELS}  # what a patch of Sentinel-2 consists of
 # of a file in an archive: folder, patch, suffix, and if it is wanted its bytes or what is wrong
 Member = tuple[str, str, str, bytes | DataError | None]
@@ -100,7 +93,7 @@ class Archive:
             return "a stream, known by its bytes"
         with open(self.root, "rb") as file:
             start = file.read(8)
-        if not start.startswith((ZSTD, *PACKED)) and self.md5 is None:
+        if not start.startswith(tuple(PACKED)) and self.md5 is None:
             return None
         status = Path(self.root).stat()
         return f"{status.st_size} {status.st_mtime_ns}"
@@ -177,7 +170,7 @@ class Archive:
                     yield folder, patch, suffix, data
                 while self.digest is not None and content.read(READ):
                     pass  # whatever follows: the checksum is of all
-            except (*DAMAGE, *_zstd_errors()) as error:
+            except DAMAGE as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise  # the machine's fault
                 raise self._damage(error, at, content) from error
@@ -251,7 +244,7 @@ def _from_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | DataEr
 
 def _tar(content: io.BufferedReader) -> Iterator[tuple[str, int, Read]]:
     with contextlib.ExitStack() as stack:
-        stream = _unpacked(content, stack)
+        stream = stack.enter_context(unpacked(content))
         # "r|": read from beginning to end, as a stream is; its own small buffer: tarfile copies
         # what is left of that at every header and every file
         tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictMember))
@@ -279,22 +272,3 @@ class _StrictMember(tarfile.TarInfo):
         if member.size < 0 or (member.type in EXTENDED and member.size > MAX_HEADER):
             raise tarfile.ReadError(f"a header claims {member.size:,} bytes")
         return member
-
-
-def _unpacked(content: io.BufferedReader, stack: contextlib.ExitStack) -> BinaryIO:
-    start = content.peek()
-    if start.startswith(ZSTD):  # Python reads zstd by itself from 3.14 on
-        import zstandard
-
-        reader = zstandard.ZstdDecompressor().stream_reader(
-            content, read_across_frames=True, closefd=False
-        )
-        return stack.enter_context(reader)
-    opener = next((opener for magic, opener in PACKED.items() if start.startswith(magic)), None)
-    return stack.enter_context(opener(content)) if opener else content
-
-
-def _zstd_errors() -> tuple[type[Exception], ...]:
-    """The package is needed for `.tar.zst` alone."""
-    module = sys.modules.get("zstandard")
-    return (module.ZstdError,) if module else ()
