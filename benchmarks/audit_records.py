@@ -4,7 +4,7 @@
         models/final_supervised_model_from_scratch_….pth models/final_supervised_model_….pth
 
 Measures what notebooks 01 and 05 measure, on the classifiers' own split. Writes
-`models/records/<encoder>_<checkpoint>.json` (20 minutes).
+`models/records/<encoder>_<checkpoint>.json` (an hour of one core).
 """
 
 import argparse
