@@ -1,10 +1,11 @@
 """The records that notebook 08 reads, of networks that the audit trained: 01 to 07 write their own.
 
-    python benchmarks/audit_records.py data/stores/eurosat models/best_contrastive_model_40Ep.pth \\
+    python benchmarks/audit_records.py data/stores/eurosat \\
+        models/best_contrastive_model_40Ep_64BS_Loss….pth \\
         models/final_supervised_model_from_scratch_….pth models/final_supervised_model_….pth
 
 Measures what notebooks 01 and 05 measure, on the classifiers' own split. Writes
-`models/records/<encoder>_<checkpoint>.json` (an hour of one core).
+`models/records/<encoder>_<checkpoint>.json`, by the names as they are given (an hour of one core).
 """
 
 import argparse
