@@ -39,7 +39,7 @@ def forest(verdicts: pd.DataFrame) -> Figure:
     }
     panels = {xlabel: panel for xlabel, panel in panels.items() if len(panel[0])}
     if not panels:
-        return _not_run()
+        return not_run()
     lines = [len(claims) + claims["group"].nunique() for claims, _ in panels.values()]
     figure, axes = axes_grid(len(panels), 1, WIDTH, 1.0, height_ratios=[n + 1.5 for n in lines])
     figure.set_size_inches(WIDTH, 0.27 * sum(lines) + 0.75 * len(panels))
@@ -80,7 +80,7 @@ def temperatures(table: pd.DataFrame) -> Figure:
     """
     runs = table[(table["letter"] == "b") & table["linear"].notna()]
     if runs.empty:
-        return _not_run()
+        return not_run()
     runs = _split_arm(runs, "kind", "temperature")
     runs["temperature"] = runs["temperature"].astype(float)
     heads = runs["arm"].str.endswith(PUBLISHED_HEAD).map({True: PUBLISHED_HEAD, False: ""})
@@ -114,7 +114,7 @@ def grey_levels(histograms: dict[str, Any]) -> Figure:
     histograms.
     """
     if not histograms:
-        return _not_run()
+        return not_run()
     title = "How bright the pixels are: each data set, as published and in EuroSAT's tones"
     figure, axes = axes_grid(1, 1, 8.0, 3.6, title)
     axis = axes[0, 0]
@@ -142,7 +142,7 @@ def arms(
     rows = {name: len(names) - number for number, name in enumerate(names)}
     runs = table.assign(row=(table["letter"] + "/" + table["arm"]).map(rows)).dropna(subset=["row"])
     if runs[[*metrics]].isna().all(axis=None):
-        return _not_run()
+        return not_run()
     width = 5.0 if len(metrics) > 1 else 7.0
     figure, axes = axes_grid(1, len(metrics), width, 1.6 + 0.3 * len(names), title, sharey=True)
     thin = {"color": PALE, "ms": 4, "lw": 0.7, "alpha": 0.7}
@@ -212,7 +212,7 @@ def detectors(table: pd.DataFrame) -> Figure:
     """AUROC of every score on UC Merced, one colour an arm (i)."""
     runs = table[table["letter"] == "i"]
     if runs.empty:
-        return _not_run()
+        return not_run()
     scored = [f"auroc_{score}" for score in SCORE_NAMES]  # and not those of stage 6 by set
     columns = [column for column in scored if column in runs]
     rows = np.arange(len(columns))[::-1]
@@ -260,7 +260,7 @@ def _accuracy_curves(runs: pd.DataFrame, x: str, names: dict[str, str], xlabel: 
     """Test accuracy over `x`, one panel an encoder and one curve a kind. names: kind → legend."""
     encoders = [name for name in ENCODER_NAMES if (runs["encoder"] == name).any()]
     if not encoders:
-        return _not_run()
+        return not_run()
     title = f"Test accuracy over the {xlabel}"
     figure, axes = axes_grid(1, len(encoders), 6.4, 3.8, title, sharey=True)
     colors = arm_colors(names.values())
@@ -275,7 +275,8 @@ def _accuracy_curves(runs: pd.DataFrame, x: str, names: dict[str, str], xlabel: 
     return figure
 
 
-def _not_run() -> Figure:
+def not_run() -> Figure:
+    """In the place of a figure that there are no runs for."""
     figure, axes = axes_grid(1, 1, 5.6, 1.0)
     axes[0, 0].axis("off")
     axes[0, 0].text(0.5, 0.5, "not run", ha="center", color="0.4")

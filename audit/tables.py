@@ -1,6 +1,7 @@
 """Records of the audit as one table, and paired differences over seeds with t-intervals."""
 
 import warnings
+from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from scipy import stats
 from audit import stages
 from audit.plan import HISTOGRAMS
 from audit.records import Record, read_records
+from audit.stages import FEW_DRAWS, PAIRS
 from src.results import MISSING
 
 # shares, shown in percentage points
@@ -22,7 +24,7 @@ COLUMNS = (
     *("encoder", "letter", "arm", "seed", "seconds"),
     *("loss", "floor", "feature_length", "embedding_length", "own_temperature"),
     *ACCURACIES,
-    "val_accuracy",
+    *("val_accuracy", "ood_classes"),
     *("auroc_mutual_information", "auroc_one_minus_msp", "auroc_pixel_mahalanobis"),
     *("mi_minus_msp", "mi_minus_pixels"),
 )
@@ -95,7 +97,7 @@ def read(folder: str | Path, size: str | None = None) -> tuple[pd.DataFrame, lis
     table = table.reindex(columns=[*table.columns, *missing])
     if table.empty:
         return table.astype({"letter": str, "arm": str}), records
-    derived = (*_best_rates(table), *_gaps(table), *_few_labels(table))
+    derived = (*_best_rates(table), *_gaps(table), *_over_draws(table))
     return pd.concat([table, *derived], ignore_index=True), records
 
 
@@ -111,7 +113,8 @@ def _row(record: Record) -> dict[str, Any]:
         row["mi_minus_pixels"] = auroc["mutual_information"] - auroc["pixel_mahalanobis"]
     for labels, values in result.get("budgets", {}).items():
         row[f"linear_{labels}"] = np.mean(values)
-    return row | _over_sets(result.get("ood_classes", {}))
+    classes = result.get("ood_classes")
+    return row | {"ood_classes": classes} | _over_sets(classes or {})
 
 
 def _over_sets(classes: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -145,17 +148,20 @@ def _best_rates(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield table[same].assign(arm=f"{name} best of {letter}")
 
 
-def _few_labels(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Of each network of stage 3 the mean over its draws of labels, as "<kind> <labels>", when all
-    draws were run.
+def _over_draws(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The mean of runs that are repeated within a seed, when all were run: of stage 3 over its
+    draws of labels, as "<kind> <labels>", of stage 6 over its pairs of classes, as "near <kind>".
     """
-    drawn = table[(table["letter"] == "3") & table["arm"].str.contains(" draw ")]
-    name = drawn["arm"].str.split(" draw ").str[0]
-    for (encoder, seed, arm), runs in drawn.groupby(["encoder", "seed", name]):
-        if len(runs) == stages.FEW_DRAWS:
-            accuracy = runs["test_accuracy"].mean()
-            row = {"encoder": encoder, "seed": seed, "letter": "3", "arm": arm}
-            yield pd.DataFrame([row | {"test_accuracy": accuracy}])
+    repeated = {"3": (r" draw \d+$", "", FEW_DRAWS), "6": (r"^near \d+", "near", len(PAIRS))}
+    for letter, (pattern, name, count) in repeated.items():
+        drawn = table[(table["letter"] == letter) & table["arm"].str.contains(pattern)]
+        arms = drawn["arm"].str.replace(pattern, name, regex=True)
+        for (encoder, seed, arm), runs in drawn.groupby(["encoder", "seed", arms]):
+            if len(runs) == count:
+                classes = [found for found in runs["ood_classes"] if found]
+                row = runs.drop(columns=["seed", "seconds"]).mean(numeric_only=True).to_dict()
+                row |= {"encoder": encoder, "letter": letter, "arm": arm, "seed": seed}
+                yield pd.DataFrame([row | {"ood_classes": dict(ChainMap(*classes)) or None}])
 
 
 def _gaps(table: pd.DataFrame) -> Iterator[pd.DataFrame]:

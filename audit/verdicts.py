@@ -64,23 +64,6 @@ def verdict_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def as_markdown(claims: pd.DataFrame) -> str:
-    """The claims of `verdict_table` for docs/audit.md, one table a group."""
-    columns = ["letter", "claim", "metric", "difference", "p, Holm", "verdict"]
-    tables = []
-    for group, of_group in claims.groupby("group", sort=False):
-        header = columns if group == NAMED else [name for name in columns if name != "p, Holm"]
-        lines = [header, ["---"] * len(header)]
-        for _, row in of_group.iterrows():
-            shown = {name: row[name] for name in header}
-            if "p, Holm" in shown:
-                shown["p, Holm"] = MISSING if np.isnan(row["p, Holm"]) else f"{row['p, Holm']:.3f}"
-            lines.append(list(shown.values()))
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        tables.append(f"**{group[0].upper()}{group[1:]}**\n\n{table}")
-    return "\n\n".join(tables)
-
-
 def _primary_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     differences = {claim: paired(table, claim) for claim in PRIMARY}
     adjusted = holm({claim.text: difference.p for claim, difference in differences.items()})

@@ -24,7 +24,19 @@ from PIL import Image
 from scipy import stats
 
 from audit import __main__ as command
-from audit import changes, claims, one_run, plan, sources, stages, steps, tables, verdicts
+from audit import (
+    changes,
+    claims,
+    one_run,
+    pages,
+    plan,
+    sources,
+    stages,
+    steps,
+    tables,
+    unknown,
+    verdicts,
+)
 from audit import figures as figures_audit
 from audit.data import block_split, draw, open_study, place_table
 from audit.forecast import lock_folder
@@ -335,32 +347,38 @@ def test_the_primary_comparisons_are_these():
     assert (claims.LEVEL, claims.HALF_WIDTH) == (0.05, 0.01)
 
 
-def test_the_page_about_the_audit_has_the_verdicts_of_the_records():
-    table, _ = tables.read(ROOT / "models/records/audit")
-    now = verdicts.as_markdown(verdicts.verdict_table(table))
-    page = (ROOT / "docs/audit.md").read_text()
-    stands = page.split("<!-- claims", 1)[1].split("-->\n", 1)[1].split("\n<!-- end of claims")[0]
-    assert stands == now, "paste what `audit.verdicts.as_markdown` gives"
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
+def test_the_tables_of_the_pages_are_those_of_the_records(page):
+    table, _ = tables.read(pages.RECORDS)
+    assert page.read_text() == pages.written_anew(page, table), "run python -m audit.pages"
 
 
-IN_README = {
-    "| Custom CNN |": (
-        "custom_cnn",
-        ("2/scratch 0.001", "2/pretrained 0.0001", "2/pretrained 0.001"),
-    ),
-    "| … 10 labels a class |": ("custom_cnn", ("3/scratch 10", "3/pretrained 10")),
-    "| ViT-B/16, 3 epochs |": ("vit_b_16", ("1/scratch 0.001", "1/scratch 0.0001")),
-}
+def test_the_central_table_has_every_network_that_was_run(write):
+    for seed, accuracy in enumerate((0.9, 0.92)):
+        write("2", "scratch 0.001", seed, test_accuracy=accuracy)
+    classes = {
+        name: {"mutual_information": area, "one_minus_msp": 0.25, "pixel_mahalanobis": 0.5}
+        for name, area in {"ucmerced/a": 0.6, "ucmerced/b": 0.8, "satlab/Argentina": 0.1}.items()
+    }
+    folder = write("6", "scratch 0.001 of 2", ood_classes=classes)
+    shown = pages.networks(tables.read(folder, "full")[0])
+    row = ["Custom CNN", "from scratch, 1e-3", "91.0 ± 1.4 (2)", "0.700 (1)", "0.250 (1)"]
+    assert f"| {' | '.join(row)} | 98.1, 0.9255, 0.9006 |" in shown
+    few, vit = (
+        "| 10 labels a class, from scratch | missing | – | – | – |",
+        "| ViT-B/16 | from scratch",
+    )
+    assert few in shown and f"{vit}, 1e-3, 3 epochs | missing | – | – | 50.3, " in shown
 
 
-@pytest.mark.parametrize("start", IN_README)
-def test_readmes_numbers_are_those_of_the_records(start):
-    table, (encoder, arms) = tables.read(ROOT / "models/records/audit")[0], IN_README[start]
-    lines = (ROOT / "README.md").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(start))
-    for arm in arms:
-        accuracy = 100 * tables.values(table, "test_accuracy", arm, encoder)
-        assert f"{accuracy.mean():.1f} ± {accuracy.std():.1f}" in line, arm
+def test_a_page_that_lost_its_markers_is_named(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- records: of the runs -->\n| a |\n")
+    monkeypatch.setitem(pages.PAGES, page, lambda table: "| b |")
+    with pytest.raises(ValueError, match=r"page\.md: expected one table between the markers"):
+        pages.written_anew(page, None)
+    page.write_text("before\n<!-- records: x -->\n| a |\n<!-- end of records -->\nafter\n")
+    assert pages.written_anew(page, None) == page.read_text().replace("| a |", "| b |")
 
 
 def test_more_seeds_are_run_for_the_width_alone():
@@ -552,7 +570,7 @@ def test_every_comparison_of_every_size_has_both_its_arms(size_name, tmp_path):
     table = tables.read(tmp_path, size_name)[0]
     every = [*claims.PRIMARY, *claims.published(min(size.labels, default=10)), *claims.suspected()]
     asked = [claim for claim in every if claim.letter in letters]
-    assert {claim.letter for claim in asked} == {"full": set("12346"), "repair": set("bcdeh")}.get(
+    assert {claim.letter for claim in asked} == {"full": set("123456"), "repair": set("bcdeh")}.get(
         size_name, set("bcdefghi")
     )
     for claim in asked:
@@ -1251,6 +1269,80 @@ def test_sets_weigh_the_same_whatever_their_classes(write):
     assert row["auroc_mutual_information"] == pytest.approx(0.75)
     assert row["mi_minus_msp"] == pytest.approx(0.25)
     assert row["mi_minus_pixels"] == pytest.approx(-0.1)
+
+
+def test_classes_left_out_are_one_arm_when_every_pair_was_scored(write):
+    for number, pair in enumerate(stages.PAIRS):
+        areas = {"mutual_information": 0.1 * number, "one_minus_msp": 0.2, "pixel_mahalanobis": 0.5}
+        classes = {f"near/{name}": areas for name in pair}
+        folder = write("6", f"near {number} scratch", ood_classes=classes)
+        found = unknown.by_class(tables.read(folder, "full")[0], "6/near scratch")
+        assert found.empty == (number < 4)
+    table = tables.read(folder, "full")[0]
+    assert len(found) == 10 and found.loc[(0, "near", "Forest"), "mutual_information"] == 0.2
+    assert tables.values(table, claims.MI, "6/near scratch").to_dict() == pytest.approx({0: 0.2})
+    assert tables.values(table, claims.MI_GAIN, "6/near scratch")[0] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.fixture
+def scored(write):
+    """Three networks of one arm on three classes of two sets; and their AUROCs of MI."""
+    rng, mi = np.random.default_rng(0), {}
+    for seed in range(3):
+        classes = {}
+        for name in ("ucmerced/a", "ucmerced/b", "satlab/Argentina"):
+            mi[seed, name] = rng.uniform(0.6, 0.9)
+            fixed = {"one_minus_msp": 0.7, "pixel_mahalanobis": 0.3 + 0.1 * seed}
+            classes[name] = {"mutual_information": mi[seed, name], **fixed}
+        for rate in ("0.001", "0.0003"):
+            best = rate == "0.001"
+            write("2", f"scratch {rate}", seed, val_accuracy=0.9 if best else 0.8)
+            found = (
+                classes if best else {name: dict.fromkeys(of, 0) for name, of in classes.items()}
+            )
+            folder = write("6", f"scratch {rate} of 2", seed, ood_classes=found)
+    return tables.read(folder, "full")[0], mi
+
+
+def test_the_gain_of_mi_has_an_interval_over_networks_and_one_over_classes(scored):
+    table, mi = scored
+    shown = unknown.mi_against_msp(table, unknown.ARMS)
+    row = shown.loc["from scratch", "UC Merced"]
+    gain = np.array([[mi[s, f"ucmerced/{c}"] - 0.7 for c in "ab"] for s in range(3)])
+    for sample, text in ((gain.mean(1), row["over networks"]), (gain.mean(0), row["over classes"])):
+        low, high = stats.ttest_1samp(sample, 0).confidence_interval(0.95)
+        numbers = [float(n.replace("−", "-")) for n in re.findall(r"[+−][\d.]+", text)]
+        assert numbers == pytest.approx([gain.mean(), low, high], abs=5e-4)
+        assert text.endswith(f"n = {len(sample)}")
+    assert row["above 0 in"] == f"{(gain.mean(0) > 0).sum()} of 2"
+    assert set(shown.loc["pretrained"].iloc[0]) == {"missing"}
+
+
+def test_a_score_that_is_the_wrong_way_round_is_named(scored):
+    areas = unknown.by_class(scored[0], unknown.ARMS["from scratch"])
+    found = unknown.blind_spots(areas)
+    assert len(found) == 3 and set(found["score"]) == {"pixel statistics (no network)"}
+    assert found["AUROC"][0].startswith("0.400 [")
+    assert unknown.blind_spots(areas * 0 + 0.6).empty
+    empty = unknown.by_class(scored[0], unknown.ARMS["pretrained"])
+    assert unknown.blind_spots(empty).empty and unknown.by_set(empty).empty
+    cell = unknown.by_set(areas).loc["pixel statistics (no network)", "UC Merced, n = 3"]
+    assert cell == found["AUROC"][0]
+
+
+def test_every_class_is_drawn_where_it_was_measured(scored):
+    table, mi = scored
+    areas = {name: unknown.by_class(table, arm) for name, arm in unknown.ARMS.items()}
+    (axis,) = unknown.on_classes(areas).axes
+    names = [tick.get_text() for tick in axis.get_yticklabels()]
+    assert names == ["UC Merced: a", "UC Merced: b", "SatLab: Argentina"]
+    networks, mean = axis.collections[:2]  # of mutual information
+    assert len(networks.get_offsets()) == 9
+    for (x, y), name in zip(mean.get_offsets(), ("ucmerced/a", "ucmerced/b"), strict=False):
+        assert x == pytest.approx(np.mean([mi[seed, name] for seed in range(3)]))
+        assert y == axis.get_yticks()[names.index(f"UC Merced: {name[-1]}")]
+    (nothing,) = unknown.on_classes({}).axes
+    assert nothing.texts[0].get_text() == "not run"
 
 
 def test_of_each_letter_the_largest_size_is_read(tmp_path):
