@@ -90,14 +90,23 @@ def save(path: str | Path, state: dict[str, Any], metadata: dict[str, Any]) -> P
     `metadata` (config, epoch, metrics, versions: JSON values) is also written to a `.json` beside
     the file, for people. Both appear under their names only when whole: a crash on the way leaves
     what was there before.
+
+    Raises:
+        CheckpointError: it could not be written, as on a full disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # raises before anything is written if a value isn't plain
     text = json.dumps({"format": FORMAT_VERSION, **metadata}, indent=1)
-    with replacing(path.with_suffix(".json")) as beside, replacing(path) as partial:
-        beside.write_text(text + "\n", encoding="utf-8")
-        torch.save({"state": state, "about": json.loads(text)}, partial)
+    try:
+        with replacing(path.with_suffix(".json")) as beside, replacing(path) as partial:
+            beside.write_text(text + "\n", encoding="utf-8")
+            torch.save({"state": state, "about": json.loads(text)}, partial)
+    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's
+        raise CheckpointError(
+            f"{path} could not be written ({str(error).splitlines()[0]}): make room or change its"
+            " permissions, then run the same again"
+        ) from error
     return path
 
 

@@ -79,6 +79,19 @@ def test_a_disk_that_fills_up_ends_embedding_with_an_error_and_no_half_file(
     assert np.load(features).shape == (40, 256)
 
 
+def test_a_checkpoint_is_whole_or_as_it_was(tmp_path, checkpoint):
+    state, known = checkpoints.load(checkpoint)
+    file = checkpoints.save(tmp_path / "a.pth", state, known)
+    before = file.read_bytes()
+    with full_disk(len(before) // 2):
+        with pytest.raises(CheckpointError, match=r"a\.pth could not be written .*: make room"):
+            checkpoints.save(file, state | {"more": state["encoder"]}, known)
+        with pytest.raises(CheckpointError, match=r"b\.pth could not be written"):
+            checkpoints.save(tmp_path / "b.pth", state, known)
+    assert file.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"a.pth", "a.json"}
+
+
 def test_a_record_is_whole_or_as_it_was(tmp_path, checkpoint):
     file = write_record(tmp_path, checkpoint, note="first")
     before = file.read_bytes()

@@ -232,7 +232,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_error_and_room_lets_it_go_on
     try:
         with pytest.raises(
             CheckpointError,
-            match=r"last\.pth could not be written .*Make room.*goes on from .*previous",
+            match=r"last\.pth could not be written .*make room.*goes on from .*previous",
         ):
 
             def fill(encoder):  # after the first epoch's state is safe

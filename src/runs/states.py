@@ -65,11 +65,8 @@ class SavedStates:
                 self.last.replace(self.previous)
             checkpoints.save(self.last, state, metadata)
             self._damaged = False
-        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's
-            raise CheckpointError(
-                f"{self.last} could not be written ({str(error).splitlines()[0]}). Make room or "
-                f"change its permissions, then run again: it goes on from {self.previous}."
-            ) from error
+        except (OSError, CheckpointError) as error:
+            raise CheckpointError(f"{error}: it goes on from {self.previous}") from error
 
     def require_space(self, weights: int) -> None:
         """Refuse to start where the states of a run, whose weights are so many bytes, will not fit.
