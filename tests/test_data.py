@@ -16,10 +16,11 @@ from src.data.bigearthnet.patch import read_patch
 from src.data.images import (
     CLASSES,
     STUDY_CLASSES,
+    UCMERCED,
+    class_folder_store,
     eurosat_allbands_store,
     eurosat_store,
     read_allbands,
-    ucmerced_store,
 )
 from src.data.splits import read_split, stratified_split
 from src.data.store import PatchStore
@@ -550,7 +551,7 @@ def test_a_store_without_labels_cannot_be_split(tmp_path):
 
 
 def test_ucmerced_images_of_any_size_become_256_squares(tmp_path, ucmerced):
-    store = ucmerced_store(ucmerced, tmp_path / "store")
+    store = class_folder_store(UCMERCED, STUDY_CLASSES, ucmerced, tmp_path / "store")
     assert store.images.shape == (6, 256, 256, 3) and store.images.dtype == np.uint8
     assert store.names.tolist() == [f"{name}{n:02}" for name in STUDY_CLASSES for n in (0, 1)]
     assert store.labels.tolist() == [0, 0, 1, 1, 2, 2]
@@ -567,7 +568,7 @@ def test_ucmerced_images_of_any_size_become_256_squares(tmp_path, ucmerced):
 
 
 def test_ucmerced_takes_the_classes_asked_for(tmp_path, ucmerced):
-    store = ucmerced_store(ucmerced, tmp_path / "store", ("tenniscourt", "airplane"))
+    store = class_folder_store(UCMERCED, ("tenniscourt", "airplane"), ucmerced, tmp_path / "store")
     assert store.names.tolist() == ["tenniscourt00", "tenniscourt01", "airplane00", "airplane01"]
     assert store.labels.tolist() == [0, 0, 1, 1]
 
@@ -575,12 +576,12 @@ def test_ucmerced_takes_the_classes_asked_for(tmp_path, ucmerced):
 def test_a_missing_ucmerced_class_is_named(tmp_path, ucmerced):
     (ucmerced / "airplane").rename(ucmerced / "aeroplane")
     with pytest.raises(DataError, match="airplane is missing"):
-        ucmerced_store(ucmerced, tmp_path / "store")
+        class_folder_store(UCMERCED, STUDY_CLASSES, ucmerced, tmp_path / "store")
 
 
 def test_ucmerced_somewhere_else_is_named(tmp_path):
     with pytest.raises(DataError, match=r"UC Merced not found: no folder .*Images"):
-        ucmerced_store(tmp_path / "Images", tmp_path / "store")
+        class_folder_store(UCMERCED, STUDY_CLASSES, tmp_path / "Images", tmp_path / "store")
 
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
@@ -588,5 +589,5 @@ def test_ucmerced_somewhere_else_is_named(tmp_path):
 def test_a_cut_tiff_is_refused_by_name(tmp_path, ucmerced, keep):
     cut(ucmerced / "storagetanks" / "storagetanks01.tif", keep)
     with pytest.raises(DataError, match=r"storagetanks01\.tif cannot be read"):
-        ucmerced_store(ucmerced, tmp_path / "store")
+        class_folder_store(UCMERCED, STUDY_CLASSES, ucmerced, tmp_path / "store")
     assert not (tmp_path / "store").exists()

@@ -19,10 +19,11 @@ from src.data.images import (
     CLASSES,
     EUROSAT_COUNTS,
     STUDY_CLASSES,
+    UCMERCED,
+    class_folder_store,
     eurosat_allbands_store,
     eurosat_store,
     image_folder_store,
-    ucmerced_store,
 )
 from src.data.store import PatchStore
 from src.errors import DataError
@@ -122,7 +123,7 @@ def test_jpegs_of_any_suffix_are_read(tmp_path, suffix):
 def test_every_layout_of_ucmerced_gives_the_same_store(tmp_path, folder, suffix):
     classes = (*STUDY_CLASSES, "river")  # which is not asked for
     write(tmp_path / "data" / folder, classes, suffix, 256)
-    store = ucmerced_store(tmp_path / "data", tmp_path / "store")
+    store = class_folder_store(UCMERCED, STUDY_CLASSES, tmp_path / "data", tmp_path / "store")
     assert store.names.tolist() == [f"{name}_{n}" for name in STUDY_CLASSES for n in NUMBERS]
     for row, (label, n) in enumerate((label, n) for label in range(3) for n in NUMBERS):
         np.testing.assert_array_equal(store.images[row], picture(100 * label + n, 256))
@@ -232,7 +233,7 @@ def test_a_mistyped_class_is_answered_by_those_there_are(tmp_path):
     message = r"storagetanks.*tenniscourt|it holds airplane, storage"
     for wrong in (("airplane", "storagetank"), ("aeroplane",)):
         with pytest.raises(DataError, match=message):
-            ucmerced_store(tmp_path / "Images", tmp_path / "store", wrong)
+            class_folder_store(UCMERCED, wrong, tmp_path / "Images", tmp_path / "store")
 
 
 # A store and the folder that it was built from

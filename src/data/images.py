@@ -114,20 +114,6 @@ def eurosat_allbands_store(root: str | Path, path: str | Path) -> PatchStore:
     return class_folder_store(EUROSAT_ALLBANDS, CLASSES, root, path)
 
 
-def ucmerced_store(
-    root: str | Path, path: str | Path, classes: Sequence[str] = STUDY_CLASSES
-) -> PatchStore:
-    """Open UC Merced's store at `path`, building it from `root` if it is not there yet.
-
-    Images are (256, 256, 3) uint8, labels index `classes`; `root` is `…/UCMerced_LandUse/Images`,
-    or a folder around it.
-
-    Raises:
-        DataError: see `class_folder_store`.
-    """
-    return class_folder_store(UCMERCED, classes, root, path)
-
-
 def class_folder_store(
     images: ImageSet, classes: Sequence[str], root: str | Path, path: str | Path
 ) -> PatchStore:
