@@ -1,4 +1,4 @@
-"""The tables of README and docs/audit.md, from the committed records.
+"""The tables of README, docs/audit.md and docs/ood.md, from the committed records.
 
 `python -m audit.pages` writes them anew between their markers; a test holds both together.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from audit import stages, tables, verdicts
+from audit import stages, tables, unknown, verdicts
 from src.profiles import ROOT
 from src.results import ENCODER_NAMES, METRICS, MISSING, SCRATCH, STUDY
 from src.results.study import NOT_IN_STUDY
@@ -84,6 +84,20 @@ def _of_study(encoder: str, configuration: str | None) -> str:
     return ", ".join([f"{accuracy:.1f}", *(f"{area:.4f}" for area in areas)])
 
 
+def unknown_sets(table: pd.DataFrame) -> str:
+    """AUROC of every score on every set of stage 6, and what mutual information gains over the
+    softmax there; Markdown.
+    """
+    parts = []
+    for title, arm in unknown.ARMS.items():
+        found = unknown.by_set(unknown.by_class(table, arm))
+        if len(found):
+            rows = [[f"score, {title}", *found], *found.reset_index().to_numpy().tolist()]
+            parts.append(as_markdown(rows))
+    gain = unknown.mi_against_msp(table, unknown.ARMS | unknown.NEAR_ARMS).reset_index()
+    return "\n\n".join([*parts, as_markdown([[*gain], *gain.to_numpy().tolist()])])
+
+
 def claims(table: pd.DataFrame) -> str:
     """Every claim of `verdict_table`, one table a group; Markdown."""
     columns, parts = ["letter", "claim", "metric", "difference", "p, Holm", "verdict"], []
@@ -101,7 +115,11 @@ def as_markdown(rows: list[list[str]]) -> str:
     return "\n".join([header, "| --- " * len(rows[0]) + "|", *body])
 
 
-PAGES = {ROOT / "README.md": networks, ROOT / "docs/audit.md": claims}
+PAGES = {
+    ROOT / "README.md": networks,
+    ROOT / "docs/audit.md": claims,
+    ROOT / "docs/ood.md": unknown_sets,
+}
 
 
 def written_anew(page: Path, table: pd.DataFrame) -> str:

@@ -16,8 +16,11 @@ from src.figures.palette import INK, PALE, line_colors
 from src.results import MISSING
 
 ARMS = {"from scratch": "6/scratch best of 2", "pretrained": "6/pretrained best of 2"}
-NEAR_ARMS = {"from scratch": "6/near scratch", "pretrained": "6/near pretrained"}
-SETS = {"ucmerced": "UC Merced", "resisc45": "RESISC45", "satlab": "SatLab", "near": "left out"}
+NEAR_ARMS = {
+    "from scratch, two classes left out": "6/near scratch",
+    "pretrained, two classes left out": "6/near pretrained",
+}
+SETS = {"ucmerced": "UC Merced", "resisc45": "RESISC45", "satlab": "SatLab", "near": "EuroSAT"}
 MI, MSP, PIXELS = "mutual_information", "one_minus_msp", "pixel_mahalanobis"
 # of RESISC45: what EuroSAT has a class of as well, seen by another sensor
 KNOWN = ("farmland", "forest", "industrial_area", "lake", "residential", "river")

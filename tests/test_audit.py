@@ -1306,7 +1306,8 @@ def scored(write):
 
 def test_the_gain_of_mi_has_an_interval_over_networks_and_one_over_classes(scored):
     table, mi = scored
-    shown = unknown.mi_against_msp(table, unknown.ARMS)
+    shown = unknown.mi_against_msp(table, unknown.ARMS | unknown.NEAR_ARMS)
+    assert len(shown) == 2 + 3  # two sets of one arm, and three arms that were not run
     row = shown.loc["from scratch", "UC Merced"]
     gain = np.array([[mi[s, f"ucmerced/{c}"] - 0.7 for c in "ab"] for s in range(3)])
     for sample, text in ((gain.mean(1), row["over networks"]), (gain.mean(0), row["over classes"])):
