@@ -104,7 +104,8 @@ def _by_network(areas: pd.DataFrame) -> pd.DataFrame:
 def _as_text(areas: pd.Series) -> str:
     """For example "0.926 [0.907, 0.945]"; of one network without an interval."""
     found = t_interval(areas)
-    interval = f" [{found.low:.3f}, {found.high:.3f}]" if found.n > 1 else ""
+    low, high = np.clip([found.low, found.high], 0, 1)  # Student's t knows no bounds
+    interval = f" [{low:.3f}, {high:.3f}]" if found.n > 1 else ""
     return f"{found.mean:.3f}{interval}"
 
 
