@@ -353,6 +353,18 @@ def test_the_tables_of_the_pages_are_those_of_the_records(page):
     assert page.read_text() == pages.written_anew(page, table), "run python -m audit.pages"
 
 
+def test_readmes_answers_have_the_records_differences():
+    readme, (table, _) = (ROOT / "README.md").read_text(), tables.read(pages.RECORDS)
+    over_sets = [claim for claim in claims.published(10) if "sets" in claim.text]
+    gains = [claim for claim in over_sets if claim.metric == claims.MI_GAIN]
+    assert len(gains) == 2
+    for claim in (*claims.PRIMARY[:3], *gains):
+        assert tables.as_text(claims.paired(table, claim), claim.metric) in readme, claim.text
+    gain = unknown.by_class(table, unknown.ARMS["pretrained"])
+    better = gain[unknown.MI] > gain[unknown.MSP]
+    assert better.all() and better.groupby("seed").size().unique().tolist() == [18]
+
+
 def test_the_central_table_has_every_network_that_was_run(write):
     for seed, accuracy in enumerate((0.9, 0.92)):
         write("2", "scratch 0.001", seed, test_accuracy=accuracy)
