@@ -4,6 +4,7 @@ Small dots are single seeds, lines and large dots their means. Tables are of one
 `forest` and `over_labels`.
 """
 
+from collections.abc import Iterable
 from textwrap import wrap
 from typing import Any
 
@@ -102,8 +103,7 @@ def temperatures(table: pd.DataFrame) -> Figure:
     probe.set(ylabel="linear probe, %")
     for axis in axes[0]:
         axis.set(xlabel="temperature τ", xscale="log")
-        axis.set_xticks(floor.index, [f"{temperature:g}" for temperature in floor.index])
-        axis.set_xticks([], minor=True)
+        _tick_each(axis, floor.index)
     shown = [axis.get_legend_handles_labels() for axis in (loss, equivalent)]
     legend_below(figure, *(first + second for first, second in zip(*shown, strict=True)))
     return figure
@@ -256,6 +256,12 @@ def _seeds(
     axis.plot(mean.index, mean, "o-", ms=4, color=color, label=label)
 
 
+def _tick_each(axis: Axes, values: Iterable[float]) -> None:
+    """A tick with its number at each value that was tried, along a logarithmic axis."""
+    axis.set_xticks([*values], [f"{value:g}" for value in values])
+    axis.set_xticks([], minor=True)
+
+
 def _accuracy_curves(runs: pd.DataFrame, x: str, names: dict[str, str], xlabel: str) -> Figure:
     """Test accuracy over `x`, one panel an encoder and one curve a kind. names: kind → legend."""
     encoders = [name for name in ENCODER_NAMES if (runs["encoder"] == name).any()]
@@ -269,7 +275,9 @@ def _accuracy_curves(runs: pd.DataFrame, x: str, names: dict[str, str], xlabel: 
         for kind, name in names.items():
             of_kind = of_encoder[of_encoder["kind"] == kind]
             _seeds(axis, of_kind, x, "test_accuracy", colors[name], name)
-        axis.set(xlabel=xlabel, xscale="log", title=ENCODER_NAMES[encoder])
+        axis.set(xlabel=xlabel, xscale="log")
+        axis.set_title(ENCODER_NAMES[encoder], fontsize=9)
+        _tick_each(axis, sorted(of_encoder[x].unique()))
     axes[0, 0].set_ylabel("test accuracy, %")
     axes[0, 0].legend(fontsize=8)
     return figure

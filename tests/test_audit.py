@@ -360,6 +360,9 @@ def test_readmes_answers_have_the_records_differences():
     assert len(gains) == 2
     for claim in (*claims.PRIMARY[:3], *gains):
         assert tables.as_text(claims.paired(table, claim), claim.metric) in readme, claim.text
+    probes = table[table["letter"] == "3"].groupby("arm")
+    learnt, drawn = (probes.get_group(f"linear {kind}") for kind in ("pretrained", "untrained"))
+    assert drawn["linear_200"].mean() < learnt["linear_10"].mean() < drawn["linear_500"].mean()
     gain = unknown.by_class(table, unknown.ARMS["pretrained"])
     better = gain[unknown.MI] > gain[unknown.MSP]
     assert better.all() and better.groupby("seed").size().unique().tolist() == [18]
