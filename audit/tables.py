@@ -1,7 +1,6 @@
 """Records of the audit as one table, and paired differences over seeds with t-intervals."""
 
 import warnings
-from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,10 +157,9 @@ def _over_draws(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
         arms = drawn["arm"].str.replace(pattern, name, regex=True)
         for (encoder, seed, arm), runs in drawn.groupby(["encoder", "seed", arms]):
             if len(runs) == count:
-                classes = [found for found in runs["ood_classes"] if found]
                 row = runs.drop(columns=["seed", "seconds"]).mean(numeric_only=True).to_dict()
                 row |= {"encoder": encoder, "letter": letter, "arm": arm, "seed": seed}
-                yield pd.DataFrame([row | {"ood_classes": dict(ChainMap(*classes)) or None}])
+                yield pd.DataFrame([row])
 
 
 def _gaps(table: pd.DataFrame) -> Iterator[pd.DataFrame]:

@@ -28,10 +28,11 @@ KNOWN = ("farmland", "forest", "industrial_area", "lake", "residential", "river"
 
 def by_class(table: pd.DataFrame, arm: str, encoder: str = "custom_cnn") -> pd.DataFrame:
     """AUROC of every score (columns), of each network of an arm ("letter/arm") on each class: rows
-    (seed, set, class). Empty where none was run.
+    (seed, set, class). Those of "near <kind>" are of the pairs that were run. Empty where none was.
     """
     letter, name = arm.split("/")
-    chosen = (table["letter"] == letter) & (table["arm"] == name) & (table["encoder"] == encoder)
+    names = table["arm"].str.replace(r"^near \d+", "near", regex=True)
+    chosen = (table["letter"] == letter) & (names == name) & (table["encoder"] == encoder)
     scored = table[chosen].set_index("seed")["ood_classes"].dropna()
     rows = {
         (seed, *label.split("/")): areas
