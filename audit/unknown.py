@@ -120,7 +120,7 @@ def on_classes(areas: dict[str, pd.DataFrame], title: str = "") -> Figure:
     if not shown:
         return not_run()
     networks = {name: _by_network(found) for name, found in shown.items()}
-    classes = next(iter(networks.values())).xs(MI, level="score").index
+    classes = pd.concat(found.xs(MI, level="score") for found in networks.values()).index.unique()
     rows = np.arange(len(classes))[::-1]
     figure, axes = axes_grid(1, len(shown), 7.0, 1.2 + 0.24 * len(rows), title, sharey=True)
     marks = {MI: ("D", line_colors(1)[0]), MSP: ("o", INK), PIXELS: ("x", PALE)}
@@ -134,7 +134,7 @@ def on_classes(areas: dict[str, pd.DataFrame], title: str = "") -> Figure:
             axis.scatter(of_score.mean(axis=1), rows, **look)
         axis.axvline(0.5, color="0.4", ls=":", lw=1)
         axis.set_title(f"{name}, n = {found.shape[1]}", fontsize=9)
-        axis.set(xlabel="AUROC")
+        axis.set(xlabel="AUROC", ylim=(-0.7, len(rows) - 0.3))
     names = [f"{SETS[s]}: {label}{' *' * (label in KNOWN)}" for s, label in classes]
     axes[0, 0].set_yticks(rows, names, fontsize=8)
     legend_below(figure, *axes[0, 0].get_legend_handles_labels())

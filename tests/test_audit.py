@@ -1358,6 +1358,9 @@ def test_every_class_is_drawn_where_it_was_measured(scored):
     for (x, y), name in zip(mean.get_offsets(), ("ucmerced/a", "ucmerced/b"), strict=False):
         assert x == pytest.approx(np.mean([mi[seed, name] for seed in range(3)]))
         assert y == axis.get_yticks()[names.index(f"UC Merced: {name[-1]}")]
+    parts = {"first": areas["from scratch"].iloc[:2], "second": areas["from scratch"].iloc[2:]}
+    both, _ = unknown.on_classes(parts).axes  # of which neither has all classes
+    assert [tick.get_text() for tick in both.get_yticklabels()] == names
     (nothing,) = unknown.on_classes({}).axes
     assert nothing.texts[0].get_text() == "not run"
 
