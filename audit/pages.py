@@ -37,7 +37,7 @@ NETWORKS = {
         "1/scratch 0.0001": ("from scratch, 1e-4, 3 epochs", None),
     },
 }
-REACHED = ("mutual_information", "one_minus_msp")
+REACHED = (unknown.MI, unknown.MSP)
 
 
 def networks(table: pd.DataFrame) -> str:
@@ -55,8 +55,8 @@ def networks(table: pd.DataFrame) -> str:
             letter, trained = arm.split("/")
             accuracy = 100 * tables.values(table, "test_accuracy", arm, encoder)
             areas = _areas(table, f"{trained} of {letter}", encoder)
-            shown = [title, _mean(accuracy, 1), *areas, _of_study(ENCODER_NAMES[encoder], row)]
-            rows.append([name, *shown])
+            reached = [tables.mean_as_text(accuracy, ".1f"), *areas]
+            rows.append([name, title, *reached, _of_study(ENCODER_NAMES[encoder], row)])
             name = ""
     return as_markdown(rows)
 
@@ -66,15 +66,8 @@ def _areas(table: pd.DataFrame, arm: str, encoder: str) -> list[str]:
     if arm not in stages.arms("6"):
         return [NOT_IN_STUDY] * len(REACHED)
     columns = [f"auroc_ucmerced_{score}" for score in REACHED]
-    return [_mean(tables.values(table, column, f"6/{arm}", encoder), 3) for column in columns]
-
-
-def _mean(values: pd.Series, digits: int) -> str:
-    """For example "97.5 ± 0.1 (3)": mean, deviation and number of seeds."""
-    if values.empty:
-        return MISSING
-    spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread} ({len(values)})"
+    areas = [tables.values(table, column, f"6/{arm}", encoder) for column in columns]
+    return [tables.mean_as_text(area, ".3f") for area in areas]
 
 
 def _of_study(encoder: str, configuration: str | None) -> str:

@@ -239,8 +239,12 @@ def means(table: pd.DataFrame, letter: str, metrics: dict[str, str]) -> pd.DataF
 
 
 def _mean(column: pd.Series, metric: str) -> str:
-    column = column.dropna() * (100 if metric in ACCURACIES else 1)
-    if column.empty:
+    return mean_as_text(column.dropna() * (100 if metric in ACCURACIES else 1), ".3g")
+
+
+def mean_as_text(values: pd.Series, form: str) -> str:
+    """For example "97.5 ± 0.1 (3)": mean, deviation and number of seeds. form: of a number."""
+    if values.empty:
         return MISSING
-    spread = f" ± {column.std():.3g}" if len(column) > 1 else ""
-    return f"{column.mean():.3g}{spread} ({len(column)})"
+    spread = f" ± {values.std():{form}}" if len(values) > 1 else ""
+    return f"{values.mean():{form}}{spread} ({len(values)})"

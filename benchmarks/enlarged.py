@@ -5,7 +5,7 @@ see 64.
 
 Takes a quarter of EuroSAT's own test images, which the network enlarges alike, and tells them from
 other test images, whole: AUROC with its bootstrap interval (four minutes of one core a network).
-Above 0.5 is what enlargement gives away on land that the network knows.
+Above 0.5 is what such patches (less ground, enlarged) give away on land that the network knows.
 """
 
 import argparse

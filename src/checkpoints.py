@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,18 @@ class replacing:
         self.partial.replace(self.target)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise CheckpointError, with what to do, where a checkpoint cannot be written."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's
+        raise CheckpointError(
+            f"{path} could not be written ({str(error).splitlines()[0]}): make room or change its"
+            " permissions, then run the same again"
+        ) from error
+
+
 def save(path: str | Path, state: dict[str, Any], metadata: dict[str, Any]) -> Path:
     """Write dicts of tensors and plain values, and what is known of them, as one file.
 
@@ -95,25 +109,21 @@ def save(path: str | Path, state: dict[str, Any], metadata: dict[str, Any]) -> P
         CheckpointError: it could not be written, as on a full disk.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # raises before anything is written if a value isn't plain
     text = json.dumps({"format": FORMAT_VERSION, **metadata}, indent=1)
-    try:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path.with_suffix(".json")) as beside, replacing(path) as partial:
             beside.write_text(text + "\n", encoding="utf-8")
             torch.save({"state": state, "about": json.loads(text)}, partial)
-    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's
-        raise CheckpointError(
-            f"{path} could not be written ({str(error).splitlines()[0]}): make room or change its"
-            " permissions, then run the same again"
-        ) from error
     return path
 
 
 def copy(source: Path, target: Path) -> Path:
     """Copy a checkpoint to another name, and what is known of it to a `.json` beside that."""
     text = json.dumps(load(source)[1], indent=1)  # the `.json` beside the source may be missing
-    with replacing(target.with_suffix(".json")) as beside, replacing(target) as partial:
+    beside_target = target.with_suffix(".json")
+    with writing(target), replacing(beside_target) as beside, replacing(target) as partial:
         beside.write_text(text + "\n", encoding="utf-8")
         shutil.copyfile(source, partial)
     return target

@@ -88,6 +88,8 @@ def test_a_checkpoint_is_whole_or_as_it_was(tmp_path, checkpoint):
             checkpoints.save(file, state | {"more": state["encoder"]}, known)
         with pytest.raises(CheckpointError, match=r"b\.pth could not be written"):
             checkpoints.save(tmp_path / "b.pth", state, known)
+        with pytest.raises(CheckpointError, match=r"c\.pth could not be written .*: make room"):
+            checkpoints.copy(file, tmp_path / "c.pth")
     assert file.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"a.pth", "a.json"}
 

@@ -61,11 +61,12 @@ class SavedStates:
             CheckpointError: it could not be written; the state before it is kept.
         """
         try:
-            if self.last.exists() and not self._damaged:  # which must not replace the good one
-                self.last.replace(self.previous)
+            with checkpoints.writing(self.last):
+                if self.last.exists() and not self._damaged:  # which must not replace the good one
+                    self.last.replace(self.previous)
             checkpoints.save(self.last, state, metadata)
             self._damaged = False
-        except (OSError, CheckpointError) as error:
+        except CheckpointError as error:
             raise CheckpointError(f"{error}: it goes on from {self.previous}") from error
 
     def require_space(self, weights: int) -> None:
