@@ -31,8 +31,9 @@ def main() -> None:
         runtime = from_arguments(arguments)
         size = _size_name(arguments, runtime)
         letters = _letters(arguments.only, size)  # before any data is looked for
+        runs = list(planned_runs(SIZES[size], letters, range(arguments.seeds)))
+        runs = _of_arms(runs, arguments.arm)
         study = _open(arguments, size, runtime)
-        runs = list(planned_runs(study.size, letters, range(arguments.seeds)))
         if arguments.status:
             print(*standing(study, runs), sep="\n")
             return
@@ -55,6 +56,14 @@ def _letters(only: str | None, size: str) -> str:
         known = ", ".join(sorted(usual))
         raise ValueError(f"--only {only}: there is no letter {unknown}, choose from {known}")
     return letters
+
+
+def _of_arms(runs: list[Run], arms: list[str] | None) -> list[Run]:
+    known = dict.fromkeys(run.arm for run in runs)
+    for arm in arms or ():
+        if arm not in known:
+            raise ValueError(f'--arm "{arm}": there is none, choose from {", ".join(known)}')
+    return [run for run in runs if not arms or run.arm in arms]
 
 
 def _size_name(arguments: argparse.Namespace, runtime: Runtime) -> str:
@@ -118,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     add, default = parser.add_argument, "(default: %(default)s)"
     smaller = "default: demo for the demo, else gpu where there is one, or cpu"
     letters = "letters of the plan, such as b,f, or stages of the size full (default: all)"
+    arm = "only this one of their arms; may be given again (default: all)"
     status = "say what is done, running and left, and how long it will take; do nothing"
     seeds = f"how many, from 0 {default}"
     minutes = f"start no new run after so many {default}"
@@ -127,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", choices=SIZES, help=f"how much of everything ({smaller})")
     add("--encoder", default="custom_cnn", choices=ENCODERS, help=f"network {default}")
     add("--only", metavar="LETTERS", help=letters)
+    add("--arm", metavar="NAME", action="append", help=arm)
     add("--status", action="store_true", help=status)
     add("--seeds", type=int, default=3, help=seeds)
     add("--minutes", type=float, default=float("inf"), help=minutes)

@@ -1060,6 +1060,14 @@ def test_unknown_letters_are_refused(monkeypatch):
         command.main()
 
 
+def test_one_arm_is_chosen_by_its_name_and_an_unknown_one_refused(elsewhere, tiny, capsys):
+    chosen = ("--workspace", elsewhere, "--only", "f", "--seeds", 3, "--status", "--arm")
+    tiny(*chosen, "scratch 4", "--arm", "progressive all")
+    assert "  f: 4 done, 0 running, 2 left" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r'--arm "scratch 3": .*choose from scratch all, .*4'):
+        tiny(*chosen, "scratch 3")
+
+
 # --- images beside EuroSAT ---
 
 QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # upper or lower, left or right
