@@ -437,10 +437,9 @@ def main() -> None:
         if time.perf_counter() > deadline:
             print(f"{title}: left out, {args.minutes:g} minutes are over (--only {name})")
             continue
-        about = {**record(runtime), "threads": torch.get_num_threads()}
-        table = timed(name, size | {"deadline": deadline}, runtime)
-        table |= {"commit": about["commit"], "date": about["date"]}
-        write({"about": about, "tables": {title: table}}, path, readme)
+        about = record(runtime)
+        table = timed(name, size | {"deadline": deadline}, runtime) | {"about": about}
+        write({title: table}, path, readme)
         title += f": {time.perf_counter() - started:.0f} s so far"
         print(title, *table["rows"], *table["notes"], sep="\n  ", flush=True)
     print(path)

@@ -62,15 +62,9 @@ def rows(
     ]
 
 
-def markdown(result: dict) -> str:
-    """Every table of a result file, with what it ran on above."""
-    about = result["about"]
-    head = (
-        f"{about['hardware']}, {about['threads']} threads, networks in {about['precision']}, torch"
-        f" {about['torch']}, Python {about['python']}. Under each table: commit, date and how long"
-        " it took."
-    )
-    return "\n\n".join([head, *(_table(title, table) for title, table in result["tables"].items())])
+def markdown(tables: dict[str, dict]) -> str:
+    """Title → table, each with what it ran on below."""
+    return "\n\n".join(_table(title, table) for title, table in tables.items())
 
 
 def _table(title: str, table: dict) -> str:
@@ -83,7 +77,12 @@ def _table(title: str, table: dict) -> str:
             for row in table["rows"]
         ),
     ]
-    foot = f"{table['commit']}, {table['date']}, {table['seconds']:.0f} s."
+    about = table["about"]
+    threads = f", {about['threads']} threads" if "threads" in about else ""
+    foot = (
+        f"{about['hardware']}{threads}, networks in {about['precision']}, torch {about['torch']};"
+        f" {about['commit']}, {about['date']}, {table['seconds']:.0f} s."
+    )
     return "\n".join(
         [
             f"### {title}",
@@ -107,14 +106,14 @@ def _cell(column: str, value) -> str:
     return f"{text} ×" if "faster" in column or "times" in column else text
 
 
-def write(result: dict, path: Path, readme: Path | None) -> None:
-    """The result as JSON, over older tables of other names; and all into the README, between this
-    file's markers.
+def write(tables: dict[str, dict], path: Path, readme: Path | None) -> None:
+    """Title → table as JSON, over older ones of the same titles; and all into the README, between
+    this file's markers. A table says what it ran on: others may be of another machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        result = {**result, "tables": json.loads(path.read_text())["tables"] | result["tables"]}
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        tables = json.loads(path.read_text()) | tables
+    path.write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n")
     if readme is None:
         return
     start, end = f"<!-- {path.stem} -->\n", f"<!-- end of {path.stem} -->\n"
@@ -125,4 +124,4 @@ def write(result: dict, path: Path, readme: Path | None) -> None:
             " between"
         )
     before, rest = text.split(start)
-    readme.write_text(before + start + "\n" + markdown(result) + "\n\n" + end + rest.split(end)[1])
+    readme.write_text(before + start + "\n" + markdown(tables) + "\n\n" + end + rest.split(end)[1])

@@ -100,7 +100,7 @@ def test_tables_are_written_one_by_one_and_what_is_missing_is_said(monkeypatch, 
     monkeypatch.setattr(sys, "argv", f"speed.py --device cpu --small --out {tmp_path}".split())
     with pytest.raises(RuntimeError, match="in the middle"):
         speed.main()
-    written = json.loads((tmp_path / "cpu-small.json").read_text())["tables"]
+    written = json.loads((tmp_path / "cpu-small.json").read_text())
     assert written["A"]["rows"] == made["rows"]
     assert written["Look"]["notes"] == ["Not measured: umap is not installed."]
 
@@ -164,19 +164,13 @@ def test_operations_of_the_custom_cnn_by_hand():
 
 def test_results_go_between_the_markers_of_their_device_and_keep_older_tables(tmp_path):
     readme, path = tmp_path / "README.md", tmp_path / "cpu.json"
-    about = {"hardware": "a", "threads": 1, "precision": "b", "torch": "c", "python": "d"}
     readme.write_text("before\n<!-- cpu -->\nold\n<!-- end of cpu -->\nafter\n")
-    for name, spread in (("first", 0.5), ("second", 0.5), ("second", 0.25)):
+    about = {"precision": "b", "torch": "c", "commit": "d", "date": "e", "threads": "2"}
+    made = [("first", 0.5, "A"), ("second", 0.5, "A"), ("second", 0.25, "B")]
+    for name, spread, hardware in made:
         rows = [{"what": name, "spread": spread}]
-        table = {
-            "how": "how",
-            "notes": ["note"],
-            "rows": rows,
-            "commit": "e",
-            "date": "f",
-            "seconds": 1.0,
-        }
-        timing.write({"about": about, "tables": {name: table}}, path, readme)
+        table = {"how": "how", "notes": ["note"], "rows": rows, "seconds": 1.0}
+        timing.write({name: table | {"about": about | {"hardware": hardware}}}, path, readme)
     text = readme.read_text()
     assert (
         text.startswith("before\n")
@@ -185,9 +179,11 @@ def test_results_go_between_the_markers_of_their_device_and_keep_older_tables(tm
         and "note" in text
     )
     assert text.count("| first | 50.0% |") == text.count("| second | 25.0% |") == 1
-    assert list(json.loads(path.read_text())["tables"]) == ["first", "second"]
+    # the first was not made again: it stays another machine's
+    assert [text.count(f"\n{of}, 2 threads, networks in b") for of in "AB"] == [1, 1]
+    assert list(json.loads(path.read_text())) == ["first", "second"]
     with pytest.raises(SystemExit, match=r"has no lines '<!-- cuda -->'"):
-        timing.write({"about": about, "tables": {}}, tmp_path / "cuda.json", readme)
+        timing.write({}, tmp_path / "cuda.json", readme)
 
 
 def test_an_unknown_device_is_one_error_line(monkeypatch):
