@@ -78,9 +78,9 @@ def _table(title: str, table: dict) -> str:
         ),
     ]
     about = table["about"]
-    threads = f", {about['threads']} threads" if "threads" in about else ""
+    threads = f", threads: {about['threads']}" if "threads" in about else ""
     foot = (
-        f"{about['hardware']}{threads}, networks in {about['precision']}, torch {about['torch']};"
+        f"{about['hardware']}{threads}; networks in {about['precision']}, torch {about['torch']};"
         f" {about['commit']}, {about['date']}, {table['seconds']:.0f} s."
     )
     return "\n".join(

@@ -180,7 +180,7 @@ def test_results_go_between_the_markers_of_their_device_and_keep_older_tables(tm
     )
     assert text.count("| first | 50.0% |") == text.count("| second | 25.0% |") == 1
     # the first was not made again: it stays another machine's
-    assert [text.count(f"\n{of}, 2 threads, networks in b") for of in "AB"] == [1, 1]
+    assert [text.count(f"\n{of}, threads: 2; networks in b") for of in "AB"] == [1, 1]
     assert list(json.loads(path.read_text())) == ["first", "second"]
     with pytest.raises(SystemExit, match=r"has no lines '<!-- cuda -->'"):
         timing.write({}, tmp_path / "cuda.json", readme)
