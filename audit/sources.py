@@ -56,11 +56,16 @@ def pretraining_patches(data: Path, name: str, eurosat: np.ndarray, seed: int) -
     if name.startswith("satlab"):
         patches = _satlab(data, AS_PUBLISHED if name.endswith("dark") else EUROSAT_STRETCH)
     elif name == "eurosat":
-        quarters = _quarters(eurosat).reshape(4, len(eurosat), PATCH, PATCH, 3)
-        patches = quarters[rng.integers(4, size=len(eurosat)), np.arange(len(eurosat))]
+        patches = quarters(eurosat, rng)
     else:
         patches = _quarters(np.concatenate(list(_classes(data, name).values())))
     return patches[rng.permutation(len(patches))]
+
+
+def quarters(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One quarter of each, drawn at random: (N, 64, 64, 3) → (N, 32, 32, 3)."""
+    every = _quarters(images).reshape(4, len(images), PATCH, PATCH, 3)
+    return every[rng.integers(4, size=len(images)), np.arange(len(images))]
 
 
 def _classes(data: Path, name: str, limit: int | None = None) -> dict[str, np.ndarray]:

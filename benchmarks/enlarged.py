@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from audit.sources import quarters
 from src.checkpoints import load_classifier
 from src.data.known import data_of
 from src.ood import mc_dropout, metrics, scores
@@ -23,14 +24,6 @@ from src.runs.runtime import Runtime, add_arguments, from_arguments
 
 WHOLE, QUARTERS, SAMPLES = 900, 500, 20
 SCORES = ["mutual_information", "predictive_entropy", "one_minus_msp", "energy"]
-
-
-def quarters(images: np.ndarray, seed: int = 0) -> np.ndarray:
-    """One quarter each, drawn at random, of (N, H, W, 3) images."""
-    half = images.shape[1] // 2
-    corners = half * np.random.default_rng(seed).integers(2, size=(len(images), 2))
-    cut = zip(images, corners, strict=True)
-    return np.stack([image[y : y + half, x : x + half] for image, (y, x) in cut])
 
 
 def scored(model: torch.nn.Module, images: np.ndarray, runtime: Runtime) -> pd.DataFrame:
@@ -49,9 +42,10 @@ def main() -> None:
     for file in args.classifiers:
         model, metadata = load_classifier(file)
         store, split = data_of(metadata, file, args.store)
-        rows = np.random.default_rng(0).permutation(split.test)[: WHOLE + QUARTERS]
+        rng = np.random.default_rng(0)
+        rows = rng.permutation(split.test)[: WHOLE + QUARTERS]
         known = scored(model, store.images[rows[:WHOLE]], runtime)
-        enlarged = scored(model, quarters(store.images[rows[WHOLE:]]), runtime)
+        enlarged = scored(model, quarters(store.images[rows[WHOLE:]], rng), runtime)
         areas = {name: metrics(known[name], enlarged[name]).loc["auroc"] for name in SCORES}
         print(f"{file.name}\n{pd.DataFrame(areas).T.round(3)}", flush=True)
 
