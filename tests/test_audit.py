@@ -371,11 +371,17 @@ def test_readmes_answers_have_the_records_differences():
         by_network = means.groupby("seed").mean()
         for score in ("vim", "knn", "relative_mahalanobis"):
             assert (by_network[score] > by_network[unknown.MI]).all()
+        assert by_network["energy"].between(by_network[unknown.MSP], by_network[unknown.MI]).all()
         between = means.groupby("set").mean()
         assert (between[unknown.MI] > between["predictive_entropy"]).all()
         assert (between["predictive_entropy"] > between[unknown.MSP]).all()
         aerial = between.loc[["ucmerced", "resisc45"]]
         assert (aerial[unknown.PIXELS] > aerial[unknown.MI]).all()
+    # of classes left out "the first three networks": count them anew where more have come
+    assert table["ood_classes"][table["arm"].str.match(r"near \d")].count() == 3
+    for arm in unknown.NEAR_ARMS.values():
+        areas = unknown.by_class(table, arm)
+        assert (areas[unknown.MI] - areas[unknown.MSP]).mean() < 0
 
 
 def test_the_central_table_has_every_network_that_was_run(write):
