@@ -385,6 +385,18 @@ def test_readmes_answers_have_the_records_differences():
     assert len(ahead) == 10
 
 
+def test_the_audit_tells_no_source_of_pretraining_from_random_weights():
+    table, _ = tables.read(pages.RECORDS)
+    named = [claim for claim in claims.suspected() if claim.letter == "5"]
+    assert len(named) == 4 and not any(claims.paired(table, claim).side for claim in named)
+    for source in stages.SOURCES:
+        gain = claims.paired(
+            table, claims.Claim("learnt", claims.FROZEN, f"5/{source}", "5/untrained")
+        )
+        assert gain.n > 1 and gain.side == 0 and gain.mean < 0.02, source
+        assert tables.values(table, "loss", f"5/{source}", "custom_cnn").between(3.55, 3.75).all()
+
+
 def test_the_central_table_has_every_network_that_was_run(write):
     for seed, accuracy in enumerate((0.9, 0.92)):
         write("2", "scratch 0.001", seed, test_accuracy=accuracy)
