@@ -395,6 +395,11 @@ def test_the_audit_tells_no_source_of_pretraining_from_random_weights():
         )
         assert gain.n > 1 and gain.side == 0 and gain.mean < 0.02, source
         assert tables.values(table, "loss", f"5/{source}", "custom_cnn").between(3.55, 3.75).all()
+    knn = {s: tables.values(table, "knn", f"5/{s}", "custom_cnn") for s in stages.SOURCES}
+    for more, less in itertools.product(
+        ("eurosat", "resisc45"), ("satlab", "satlab dark", "ucmerced")
+    ):
+        assert (knn[more] - knn[less]).dropna().between(0.015, 0.055).all()
 
 
 def test_the_central_table_has_every_network_that_was_run(write):
