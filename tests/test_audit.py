@@ -383,6 +383,10 @@ def test_readmes_answers_have_the_records_differences():
     ahead = near[unknown.MI] > near[unknown.MSP]
     assert sorted(ahead[ahead].index.get_level_values("class")) == ["Forest", "River", "SeaLake"]
     assert len(ahead) == 10
+    sea = near.xs("SeaLake", level="class").iloc[0]
+    told = ("energy", "max_logit", "class_mahalanobis", unknown.PIXELS)
+    assert [round(sea[score], 2) for score in told] == [0.23, 0.27, 0.94, 0.73]
+    assert round(sea[unknown.MI] - sea[unknown.MSP], 2) == 0.13
 
 
 def test_the_audit_tells_no_source_of_pretraining_from_random_weights():
@@ -400,6 +404,8 @@ def test_the_audit_tells_no_source_of_pretraining_from_random_weights():
         ("eurosat", "resisc45"), ("satlab", "satlab dark", "ucmerced")
     ):
         assert (knn[more] - knn[less]).dropna().between(0.015, 0.055).all()
+    whole = claims.Claim("learnt", "linear_2160", "3/linear pretrained", "3/linear untrained")
+    assert round(100 * claims.paired(table, whole).mean, 1) == 9.6
 
 
 def test_the_central_table_has_every_network_that_was_run(write):
