@@ -7,10 +7,12 @@ from typing import NamedTuple
 # by what a run tells, so that an interrupted audit has done the most telling ones
 LETTERS = "fgihbced"
 REPAIRED = "bcdeh"  # letters of the size "repair": their first design changed two things at a time
-STAGES = "123456"  # of the size "full", see `audit.stages`
+STAGES = "1234567"  # of the size "full", see `audit.stages`
 PUBLISHED_HEAD = " published head"  # what ends the name of an arm of b with that head
 CONTROL = "cosine 0.5"  # the arm of b that the others of b to e are compared with
 HISTOGRAMS = "histograms"  # the arm of c that trains nothing
+# splits that are compared, on as many images of each class (`audit.data.draw`): word → its kind
+SPLITS = {"random": "even random", "blocks": "blocks", "geographic": "geographic"}
 RATE, STUDY_RATE = 1e-3, 1e-4  # of fine-tuning: from scratch, and from pretraining in the study
 
 
@@ -134,8 +136,7 @@ def recipe_of(size: Size, letter: str, arm: str) -> Recipe:
     first, second = arm.split()
     start, finetune = _start(size, second if letter == "h" else first)
     if letter == "h":
-        split = "even random" if first == "random" else first
-        return Recipe(start, split=split, finetune=finetune)
+        return Recipe(start, split=SPLITS[first], finetune=finetune)
     if letter == "g":
         return Recipe(start, finetune=finetune, rate=float(second))
     labels = None if second == "all" else int(second)

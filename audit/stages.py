@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-from audit.plan import CONTROL, RATE, STUDY_RATE, Recipe, Run, Start
+from audit.plan import CONTROL, RATE, SPLITS, STUDY_RATE, Recipe, Run, Start
 
 TITLES = {
     "1": "rates of the ViT",
@@ -17,6 +17,7 @@ TITLES = {
     "4": "ResNet-50, from scratch and pretrained",
     "5": "which images to pretrain on",
     "6": "out of distribution",
+    "7": "ground that training has not seen",
 }
 KINDS = ("scratch", "pretrained")
 VIT_RATES = (1e-4, 3e-4, 1e-3)
@@ -42,6 +43,7 @@ PAIRS = (
     ("Industrial", "Pasture"),
 )
 NEAR_LABELS, NEAR_EPOCHS = 540, 10  # a class, of the networks that never saw a pair
+GROUND_EPOCHS = 5  # of fine-tuning, in stage 7
 
 
 def arms(stage: str) -> list[str]:
@@ -62,6 +64,7 @@ def arms(stage: str) -> list[str]:
             *(f"{arm} of {stage}" for stage, arm in product("24", NETWORK_ARMS)),
             *(f"near {number} {kind}" for number, kind in product(range(len(PAIRS)), KINDS)),
         ],
+        "7": [f"{split} scratch" for split in SPLITS],
     }[stage]
 
 
@@ -75,6 +78,8 @@ def recipe_of(stage: str, arm: str) -> Recipe:
     if stage == "5":
         start = Start(CONTROL, EPOCHS["2"][0], source=arm) if arm != "untrained" else None
         return Recipe(start, image_size=PATCH, probe=True)
+    if stage == "7":
+        return Recipe(None, split=SPLITS[words[0]], finetune="full", epochs=GROUND_EPOCHS)
     if stage == "6" and words[0] == "near":
         return _near(PAIRS[int(words[1])], words[2])
     if stage == "6":
