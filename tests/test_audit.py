@@ -408,6 +408,24 @@ def test_the_audit_tells_no_source_of_pretraining_from_random_weights():
     assert round(100 * claims.paired(table, whole).mean, 1) == 9.6
 
 
+def test_the_audit_says_what_blocks_of_ground_cost():
+    table, _ = tables.read(pages.RECORDS)
+    page = (ROOT / "docs/audit.md").read_text()
+    said = page[page.index("- **Blocks of ground**") :].split("\n\n")[0]
+    small = [f"h/{split} scratch" for split in plan.SPLITS]
+    for arm in (*small, "7/random scratch", "7/blocks scratch"):
+        accuracy = 100 * tables.values(table, "balanced_accuracy", arm).mean()
+        assert f"{accuracy:.0f} %" in said, arm
+    for letter in "h7":  # "at random is ahead in every deal of both sizes"
+        random, blocks = (
+            tables.values(table, "balanced_accuracy", f"{letter}/{split} scratch")
+            for split in ("random", "blocks")
+        )
+        assert len(random) == 3 and (random > blocks).all()
+    apart = next(claim for claim in claims.suspected() if claim.control == "7/blocks scratch")
+    assert tables.as_text(claims.paired(table, apart), apart.metric) in said
+
+
 def test_the_central_table_has_every_network_that_was_run(write):
     for seed, accuracy in enumerate((0.9, 0.92)):
         write("2", "scratch 0.001", seed, test_accuracy=accuracy)
