@@ -423,7 +423,8 @@ def test_the_audit_says_what_blocks_of_ground_cost():
         )
         assert len(random) == 3 and (random > blocks).all()
     apart = next(claim for claim in claims.suspected() if claim.control == "7/blocks scratch")
-    assert tables.as_text(claims.paired(table, apart), apart.metric) in said
+    difference = tables.as_text(claims.paired(table, apart), apart.metric)
+    assert difference in said and difference in (ROOT / "README.md").read_text()
 
 
 def test_the_central_table_has_every_network_that_was_run(write):
