@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from audit import stages
-from audit.plan import HISTOGRAMS
+from audit.plan import HISTOGRAMS, SPLITS
 from audit.records import Record, read_records
 from audit.stages import FEW_DRAWS, PAIRS
 from src.results import MISSING
@@ -167,7 +167,7 @@ def _gaps(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
     runs, index = table[table["letter"] == "h"], ["encoder", "seed"]
     for metric in ("test_accuracy", "balanced_accuracy"):
         accuracy = runs.pivot_table(metric, index, "arm", dropna=False)
-        for split in ("random", "geographic", "blocks"):
+        for split in SPLITS:
             pretrained, scratch = f"{split} progressive", f"{split} scratch"
             if {pretrained, scratch} <= set(accuracy):
                 gap = (accuracy[pretrained] - accuracy[scratch]).rename(metric).dropna()
