@@ -51,7 +51,7 @@ def by_set(areas: pd.DataFrame) -> pd.DataFrame:
     """
     table = pd.DataFrame(index=pd.Index(map(SCORE_NAMES.get, areas), name="score"))
     for name, of_set in areas.groupby("set", sort=False) if len(areas) else ():
-        means = of_set.groupby("seed").mean()
+        means = _over_classes(of_set)
         table[f"{SETS[name]}, n = {len(means)}"] = [_as_text(means[score]) for score in means]
     return table
 
@@ -71,12 +71,21 @@ def mi_against_msp(table: pd.DataFrame, arms: dict[str, str]) -> pd.DataFrame:
             continue
         for name, gain in (areas[MI] - areas[MSP]).groupby("set", sort=False):
             classes = gain.groupby("class").mean()
-            samples = gain.groupby("seed").mean(), classes
+            samples = _over_classes(gain), classes
             texts = [as_text(t_interval(sample), MI_GAIN) for sample in samples]
             rows[title, SETS[name]] = [*texts, f"{(classes > 0).sum()} of {len(classes)}"]
     index = pd.MultiIndex.from_tuples(rows, names=["network", "set"])
     columns = ["over networks", "over classes", "above 0 in"]
     return pd.DataFrame(list(rows.values()), index, columns)
+
+
+def _over_classes(of_set: pd.Series | pd.DataFrame) -> pd.Series | pd.DataFrame:
+    """Mean over the classes of a set, of each network. One that was scored on fewer of them than
+    another is left out: classes differ more than networks do.
+    """
+    of_seed = of_set.groupby("seed")
+    scored = of_seed.size()
+    return of_seed.mean()[scored == scored.max()]
 
 
 def blind_spots(areas: pd.DataFrame) -> pd.DataFrame:
@@ -122,7 +131,8 @@ def on_classes(areas: dict[str, pd.DataFrame], title: str = "") -> Figure:
     networks = {name: _by_network(found) for name, found in shown.items()}
     classes = pd.concat(found.xs(MI, level="score") for found in networks.values()).index.unique()
     rows = np.arange(len(classes))[::-1]
-    figure, axes = axes_grid(1, len(shown), 7.0, 1.2 + 0.24 * len(rows), title, sharey=True)
+    shape = (1, len(shown), 7.0, 1.2 + 0.24 * len(rows))
+    figure, axes = axes_grid(*shape, title, sharex=True, sharey=True)
     marks = {MI: ("D", line_colors(1)[0]), MSP: ("o", INK), PIXELS: ("x", PALE)}
     for axis, (name, found) in zip(axes[0], networks.items(), strict=True):
         for score, (marker, color) in marks.items():
