@@ -43,7 +43,8 @@ PAIRS = (
     ("Industrial", "Pasture"),
 )
 NEAR_LABELS, NEAR_EPOCHS = 540, 10  # a class, of the networks that never saw a pair
-GROUND_EPOCHS = 5  # of fine-tuning, in stage 7
+GROUND_EPOCHS = 5  # of fine-tuning, in stage 7, where an arm says no other
+LONG_GROUND = EPOCHS["2"][1]  # as many as in stage 2
 
 
 def arms(stage: str) -> list[str]:
@@ -64,7 +65,11 @@ def arms(stage: str) -> list[str]:
             *(f"{arm} of {stage}" for stage, arm in product("24", NETWORK_ARMS)),
             *(f"near {number} {kind}" for number, kind in product(range(len(PAIRS)), KINDS)),
         ],
-        "7": [f"{split} scratch" for split in SPLITS],
+        "7": [
+            *(f"{split} scratch" for split in SPLITS),
+            *(f"{split} scratch {LONG_GROUND}" for split in SPLITS),
+            f"blocks pretrained {LONG_GROUND}",
+        ],
     }[stage]
 
 
@@ -79,7 +84,9 @@ def recipe_of(stage: str, arm: str) -> Recipe:
         start = Start(CONTROL, EPOCHS["2"][0], source=arm) if arm != "untrained" else None
         return Recipe(start, image_size=PATCH, probe=True)
     if stage == "7":
-        return Recipe(None, split=SPLITS[words[0]], finetune="full", epochs=GROUND_EPOCHS)
+        start, finetune = _start_of(words[1], "2")
+        epochs = int(words[2]) if len(words) > 2 else GROUND_EPOCHS
+        return Recipe(start, split=SPLITS[words[0]], finetune=finetune, epochs=epochs)
     if stage == "6" and words[0] == "near":
         return _near(PAIRS[int(words[1])], words[2])
     if stage == "6":
@@ -96,9 +103,14 @@ def _start(stage: str) -> Start:
     return Start(CONTROL, EPOCHS[stage][0])
 
 
+def _start_of(kind: str, stage: str) -> tuple[Start | None, str]:
+    """Pretraining and fine-tuning of one of `KINDS`."""
+    return (None, "full") if kind == "scratch" else (_start(stage), "progressive")
+
+
 def _network(stage: str, kind: str, rate: float) -> Recipe:
     """Of stages 2 and 4: all labels."""
-    start, finetune = (None, "full") if kind == "scratch" else (_start(stage), "progressive")
+    start, finetune = _start_of(kind, stage)
     how = {"epochs": EPOCHS[stage][1], "encoder": ENCODERS[stage], "keep": True}
     return Recipe(start, finetune=finetune, rate=rate, **how)
 
@@ -120,7 +132,7 @@ def _near(pair: tuple[str, ...], kind: str) -> Recipe:
 
     A pretrained one has seen training images of them, without their labels.
     """
-    start, finetune = (None, "full") if kind == "scratch" else (_start("2"), "progressive")
+    start, finetune = _start_of(kind, "2")
     few = {"labels": NEAR_LABELS, "epochs": NEAR_EPOCHS, "held_out": pair}
     return Recipe(start, finetune=finetune, ood=True, **few)
 
