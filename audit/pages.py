@@ -87,7 +87,7 @@ def unknown_sets(table: pd.DataFrame) -> str:
         if len(found):
             rows = [[f"score, {title}", *found], *found.reset_index().to_numpy().tolist()]
             parts.append(as_markdown(rows))
-    gain = unknown.mi_against_msp(table, unknown.ARMS | unknown.NEAR_ARMS).reset_index()
+    gain = unknown.mi_against_msp(table).reset_index()
     return "\n\n".join([*parts, as_markdown([[*gain], *gain.to_numpy().tolist()])])
 
 

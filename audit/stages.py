@@ -68,7 +68,6 @@ def arms(stage: str) -> list[str]:
         "7": [
             *(f"{split} scratch" for split in SPLITS),
             *(f"{split} scratch {LONG_GROUND}" for split in SPLITS),
-            f"blocks pretrained {LONG_GROUND}",
         ],
     }[stage]
 
@@ -84,9 +83,8 @@ def recipe_of(stage: str, arm: str) -> Recipe:
         start = Start(CONTROL, EPOCHS["2"][0], source=arm) if arm != "untrained" else None
         return Recipe(start, image_size=PATCH, probe=True)
     if stage == "7":
-        start, finetune = _start_of(words[1], "2")
         epochs = int(words[2]) if len(words) > 2 else GROUND_EPOCHS
-        return Recipe(start, split=SPLITS[words[0]], finetune=finetune, epochs=epochs)
+        return Recipe(None, split=SPLITS[words[0]], finetune="full", epochs=epochs)
     if stage == "6" and words[0] == "near":
         return _near(PAIRS[int(words[1])], words[2])
     if stage == "6":

@@ -15,7 +15,12 @@ from src.figures.detection import SCORE_NAMES
 from src.figures.palette import INK, PALE, line_colors
 from src.results import MISSING
 
+# name → "letter/arm"; of the Custom CNN where it names no other
 ARMS = {"from scratch": "6/scratch best of 2", "pretrained": "6/pretrained best of 2"}
+RESNET_ARMS = {
+    "ResNet-50, from scratch": "6/scratch best of 4",
+    "ResNet-50, pretrained": "6/pretrained best of 4",
+}
 NEAR_ARMS = {
     "from scratch, two classes left out": "6/near scratch",
     "pretrained, two classes left out": "6/near pretrained",
@@ -26,13 +31,15 @@ MI, MSP, PIXELS = "mutual_information", "one_minus_msp", "pixel_mahalanobis"
 KNOWN = ("farmland", "forest", "industrial_area", "lake", "residential", "river")
 
 
-def by_class(table: pd.DataFrame, arm: str, encoder: str = "custom_cnn") -> pd.DataFrame:
+def by_class(table: pd.DataFrame, arm: str) -> pd.DataFrame:
     """AUROC of every score (columns), of each network of an arm ("letter/arm") on each class: rows
     (seed, set, class). Those of "near <kind>" are of the pairs that were run. Empty where none was.
+
+    An arm of stage 6 is of one encoder.
     """
     letter, name = arm.split("/")
     names = table["arm"].str.replace(r"^near \d+", "near", regex=True)
-    chosen = (table["letter"] == letter) & (names == name) & (table["encoder"] == encoder)
+    chosen = (table["letter"] == letter) & (names == name)
     scored = table[chosen].set_index("seed")["ood_classes"].dropna()
     rows = {
         (seed, *label.split("/")): areas
@@ -56,15 +63,13 @@ def by_set(areas: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def mi_against_msp(table: pd.DataFrame, arms: dict[str, str]) -> pd.DataFrame:
+def mi_against_msp(table: pd.DataFrame) -> pd.DataFrame:
     """AUROC of mutual information − that of 1 − MSP, as text, a row an arm and set: the mean with
     its interval over networks (means over classes) and over classes (means over networks), and in
     how many classes the mean over networks is above 0.
-
-    arms: name → "letter/arm".
     """
     rows = {}
-    for title, arm in arms.items():
+    for title, arm in (ARMS | RESNET_ARMS | NEAR_ARMS).items():
         areas = by_class(table, arm)
         if areas.empty:
             rows[title, ""] = [MISSING] * 3

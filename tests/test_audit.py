@@ -40,7 +40,7 @@ from audit import (
 from audit import figures as figures_audit
 from audit.data import block_split, draw, open_study, place_table
 from audit.forecast import lock_folder
-from audit.records import record_file
+from audit.records import read_records, record_file
 from audit.steps import finetuning, pretrained, pretraining
 from src import checkpoints
 from src.augmentations import SimCLRAugmentation
@@ -358,8 +358,17 @@ def test_readmes_answers_have_the_records_differences():
     over_sets = [claim for claim in claims.published(10) if "sets" in claim.text]
     gains = [claim for claim in over_sets if claim.metric == claims.MI_GAIN]
     assert len(gains) == 2
-    for claim in (*claims.PRIMARY[:3], *gains):
+    resnet = [
+        claims.Claim(arm, claims.MI_GAIN, arm, None, encoder="resnet50")
+        for arm in unknown.RESNET_ARMS.values()
+    ]
+    for claim in (*claims.PRIMARY[:3], claims.PRIMARY[4], *gains, *resnet):
         assert tables.as_text(claims.paired(table, claim), claim.metric) in readme, claim.text
+    for arm in unknown.RESNET_ARMS.values():
+        by_network = unknown.by_class(table, arm).groupby(["seed", "set"]).mean()
+        by_network = by_network.groupby("seed").mean()
+        for score in ("vim", "knn", "relative_mahalanobis"):
+            assert (by_network[score] > by_network[unknown.MI]).all(), (arm, score)
     probes = table[table["letter"] == "3"].groupby("arm")
     learnt, drawn = (probes.get_group(f"linear {kind}") for kind in ("pretrained", "untrained"))
     assert drawn["linear_200"].mean() < learnt["linear_10"].mean() < drawn["linear_500"].mean()
@@ -382,21 +391,34 @@ def test_readmes_answers_have_the_records_differences():
 def test_the_pages_say_what_networks_make_of_classes_left_out():
     table, _ = tables.read(pages.RECORDS)
     readme, ood, audit = (ROOT / page for page in ("README.md", "docs/ood.md", "docs/audit.md"))
-    scratch, learnt = (unknown.by_class(table, arm) for arm in unknown.NEAR_ARMS.values())
-    assert [len(scratch), len(learnt)] == [20, 4]  # where more have come, write the pages anew
-    by_class = scratch.groupby("class").mean()
-    gain = by_class[unknown.MI] - by_class[unknown.MSP]
-    told = tables.as_text(tables.t_interval(gain), claims.MI_GAIN).split(", n")[0]
-    for page in (readme, audit):
-        assert f"ahead in {(gain > 0).sum()} of {len(gain)}" in page.read_text()
-        assert f"{told} in the mean over them" in page.read_text(), page
     said = ood.read_text().split("**Classes it never saw**")[1].split("\n\n")[0]
-    assert f"{(gain > 0).sum()} of {len(gain)} classes" in said
-    for score in ("vim", "class_mahalanobis"):
-        assert f"({by_class[score].mean():.2f})" in said, score
-    assert "({:.2f} and {:.2f})".format(*by_class[[unknown.MI, unknown.MSP]].mean()) in said
-    ahead = (scratch[unknown.MI] > scratch[unknown.MSP]).groupby("class").mean()
-    assert ahead[ahead.between(0, 1, inclusive="neither")].index.tolist() == ["Residential"]
+    found, gains = {}, {}
+    for name, arm in unknown.NEAR_ARMS.items():
+        areas = unknown.by_class(table, arm)
+        assert len(areas) == 30
+        found[name] = areas.groupby("class").mean()
+        gains[name] = gain = found[name][unknown.MI] - found[name][unknown.MSP]
+        told = tables.as_text(tables.t_interval(gain), claims.MI_GAIN).split(", n")[0]
+        ahead = f"{(gain > 0).sum()} of {len(gain)}"
+        for page in (readme, audit):
+            assert f" in {ahead}" in page.read_text() and told in page.read_text(), page
+        assert f" in {ahead}" in said
+        means = found[name].mean()
+        for score in ("vim", "class_mahalanobis"):
+            assert f"({means[score]:.2f})" in said, score
+        assert f"both ({means[unknown.MI]:.2f} and {means[unknown.MSP]:.2f})" in said
+    scratch, learnt = unknown.NEAR_ARMS
+    areas, gain, by_class = (
+        unknown.by_class(table, unknown.NEAR_ARMS[scratch]),
+        gains[scratch],
+        found[scratch],
+    )
+    ahead = (areas[unknown.MI] > areas[unknown.MSP]).groupby("class").mean()
+    mixed = ahead[ahead.between(0, 1, inclusive="neither")].index.tolist()
+    assert mixed == ["AnnualCrop", "Pasture", "Residential"] and (ahead == 0).sum() == 4
+    hardest = found[learnt].loc["SeaLake", [unknown.MI, unknown.MSP]]
+    assert "{:.2f} and {:.2f}.".format(*hardest) in said
+    assert (hardest == found[learnt][[unknown.MI, unknown.MSP]].min()).all()
     sea = by_class.loc["SeaLake"]
     for name, score in (
         ("energy ", "energy"),
@@ -410,11 +432,21 @@ def test_the_pages_say_what_networks_make_of_classes_left_out():
     for name in ("AnnualCrop", "Industrial", "SeaLake", "Residential"):
         assert f"{name} ({pixels.pop(name):.2f})" in said
     assert len(pixels) == 6 and f"({pixels.min():.2f} to {pixels.max():.2f})" in said
-    assert (learnt[unknown.MI] < learnt[unknown.MSP]).sum() == 3  # "in three of four classes"
     near = table[table["arm"].str.match(r"near \d")]
     known = 100 * near.groupby(near["arm"].str.split().str[-1])["test_accuracy"].agg(["min", "max"])
-    assert "test accuracy {:.0f} to {:.0f} %".format(*known.loc["scratch"]) in said
-    assert "{:.0f} and {:.0f} %".format(*known.loc["pretrained"]) in said
+    for kind in stages.KINDS:
+        assert (
+            "test accuracy {}{:.0f} to {:.0f} %".format(
+                "is " * (kind == "pretrained"), *known.loc[kind]
+            )
+            in said
+        )
+    raised = [
+        claims.Claim("raised", metric, "6/near pretrained", "6/near scratch")
+        for metric in (claims.MI, claims.MSP)
+    ]
+    for claim in raised:
+        assert tables.as_text(claims.paired(table, claim), claim.metric) in audit.read_text()
 
 
 def test_the_audit_tells_no_source_of_pretraining_from_random_weights():
@@ -438,21 +470,82 @@ def test_the_audit_tells_no_source_of_pretraining_from_random_weights():
 
 def test_the_audit_says_what_blocks_of_ground_cost():
     table, _ = tables.read(pages.RECORDS)
-    page = (ROOT / "docs/audit.md").read_text()
-    said = page[page.index("- **Blocks of ground**") :].split("\n\n")[0]
-    small = [f"h/{split} scratch" for split in plan.SPLITS]
-    for arm in (*small, "7/random scratch", "7/blocks scratch"):
+    page, readme = (ROOT / "docs/audit.md").read_text(), (ROOT / "README.md").read_text()
+    said = page[page.index("- **A random split flatters**") :].split("\n\n")[0]
+    long = [f"7/{split} scratch {stages.LONG_GROUND}" for split in plan.SPLITS]
+    for arm in (*long, "7/random scratch", "7/blocks scratch"):
         accuracy = 100 * tables.values(table, "balanced_accuracy", arm).mean()
-        assert f"{accuracy:.0f} %" in said, arm
-    for letter in "h7":  # "at random is ahead in every deal of both sizes"
+        assert f"{accuracy:.1f} %" in said, arm
+        assert arm not in long or f"{accuracy:.1f} %" in readme
+    for split in plan.SPLITS:
+        accuracy = 100 * tables.values(table, "balanced_accuracy", f"h/{split} scratch").mean()
+        assert f"{accuracy:.0f} %" in said, split
+    for runs in ("h/{} scratch", "7/{} scratch", f"7/{{}} scratch {stages.LONG_GROUND}"):
         random, blocks = (
-            tables.values(table, "balanced_accuracy", f"{letter}/{split} scratch")
+            tables.values(table, "balanced_accuracy", runs.format(split))
             for split in ("random", "blocks")
-        )
+        )  # "at random is ahead in every deal of all three"
         assert len(random) == 3 and (random > blocks).all()
-    apart = next(claim for claim in claims.suspected() if claim.control == "7/blocks scratch")
-    difference = tables.as_text(claims.paired(table, apart), apart.metric)
-    assert difference in said and difference in (ROOT / "README.md").read_text()
+    steps = [claim for claim in claims.suspected() if claim.control in long]
+    differences = [tables.as_text(claims.paired(table, claim), claim.metric) for claim in steps]
+    assert len(steps) == 2 and all(difference in said for difference in differences)
+    assert differences[0] in readme
+    for claim in claims.suspected():  # "there neither step can be told from 0"
+        if claim.letter in "h7" and claim not in steps:
+            assert claims.paired(table, claim).side == 0, claim.text
+
+
+def test_the_audit_says_what_pretraining_does_to_resnet50():
+    table, _ = tables.read(pages.RECORDS)
+    page = (ROOT / "docs/audit.md").read_text()
+    for arm, control in (
+        ("4/pretrained 0.0001", "4/pretrained 0.001"),
+        ("4/pretrained 0.0001", "4/scratch 0.001"),
+        ("4/pretrained 0.001", "4/scratch 0.001"),
+        ("6/pretrained best of 4", "6/scratch best of 4"),
+    ):
+        for metric in (claims.MI, claims.MSP) if arm[0] == "6" else (claims.ACCURACY,):
+            claim = claims.Claim("told", metric, arm, control, encoder="resnet50")
+            assert tables.as_text(claims.paired(table, claim), metric) in page, (arm, control)
+    best, scratch, study = (
+        100 * tables.values(table, claims.ACCURACY, f"4/{arm}", "resnet50").mean()
+        for arm in ("pretrained best", "scratch best", "pretrained 0.0001")
+    )
+    assert f"{best:.1f} % against {scratch:.1f} %, and falls to {study:.1f} %" in page
+    resnet = table[table["encoder"] == "resnet50"]
+    chosen = resnet.loc[resnet["arm"] == "scratch best", "val_accuracy"]
+    rate = resnet.loc[(resnet["arm"] == "scratch 0.0003") & (resnet["letter"] == "4")]
+    assert sorted(chosen) == sorted(rate["val_accuracy"])  # "3e-4 from scratch", of every seed
+
+
+def test_what_was_run_again_is_told_as_it_came_out():
+    said = (ROOT / "docs/audit.md").read_text().split("## Run again")[1].split("\n## ")[0]
+    first, again = (
+        {(r["letter"], r["arm"], r["seed"]): r["result"] for r in read_records(folder)}
+        for folder in (pages.RECORDS, pages.RECORDS / "again")
+    )
+    assert len(again) == 3
+    whole = ("2", "pretrained 0.001", 0)
+    for metric in ("val_accuracy", "test_accuracy"):
+        before, after = (100 * found[whole][metric] for found in (first, again))
+        assert f"{before:.1f} and then {after:.1f} %" in said
+    for score in (unknown.MI, unknown.MSP):
+        moved = [
+            areas[score] - first[run]["ood_classes"][name][score]
+            for run, result in again.items()
+            for name, areas in result.get("ood_classes", {}).items()
+        ]
+        text = f"{min(moved):.3f} to {max(moved):.3f}".replace("-", "−")
+        assert len(moved) == 4 and text in said
+
+
+def test_the_results_have_every_network_on_all_images():
+    table, _ = tables.read(pages.RECORDS)
+    page = (ROOT / "docs/results.md").read_text()
+    for encoder, letter in (("custom_cnn", "2"), ("resnet50", "4")):
+        for arm in stages.NETWORK_ARMS:
+            accuracy = 100 * tables.values(table, claims.ACCURACY, f"{letter}/{arm}", encoder)
+            assert f"{tables.mean_as_text(accuracy, '.1f').split(' (')[0]} |" in page, (letter, arm)
 
 
 def test_the_central_table_has_every_network_that_was_run(write):
@@ -688,8 +781,7 @@ def test_every_arm_of_every_stage_has_a_recipe():
             assert (recipe.start is None) == ("scratch" in arm or "untrained" in arm), arm
             if stage != "7":  # so that the test images are the stages' own
                 assert recipe.split == "random", arm
-    scratch = [arm for arm in stages.arms("7") if "scratch" in arm]
-    grounds = [plan.recipe_of(size, "7", arm) for arm in scratch]
+    grounds = [plan.recipe_of(size, "7", arm) for arm in stages.arms("7")]
     for epochs in (5, 20):
         alike = [recipe for recipe in grounds if recipe.epochs == epochs]
         assert [recipe.split for recipe in alike] == ["even random", "blocks", "geographic"]
@@ -1398,7 +1490,8 @@ def test_classes_left_out_are_one_arm_when_every_pair_was_scored(write):
     high = areas | {"mutual_information": 0.9}
     write("6", "near 0 scratch", 1, ood_classes={f"near/{name}": high for name in stages.PAIRS[0]})
     table = tables.read(folder, "full")[0]
-    row = unknown.mi_against_msp(table, {"here": "6/near scratch"}).loc["here", "EuroSAT"]
+    shown = unknown.mi_against_msp(table)
+    row = shown.loc["from scratch, two classes left out", "EuroSAT"]
     assert row["over networks"] == "+0.000, n = 1" and row["above 0 in"] == "6 of 10"
     assert list(unknown.by_set(unknown.by_class(table, "6/near scratch"))) == ["EuroSAT, n = 1"]
     assert tables.values(table, claims.MI, "6/near scratch").to_dict() == pytest.approx({0: 0.2})
@@ -1427,8 +1520,8 @@ def scored(write):
 
 def test_the_gain_of_mi_has_an_interval_over_networks_and_one_over_classes(scored):
     table, mi = scored
-    shown = unknown.mi_against_msp(table, unknown.ARMS | unknown.NEAR_ARMS)
-    assert len(shown) == 2 + 3  # two sets of one arm, and three arms that were not run
+    shown = unknown.mi_against_msp(table)
+    assert len(shown) == 2 + 5  # two sets of one arm, and five arms that were not run
     row = shown.loc["from scratch", "UC Merced"]
     gain = np.array([[mi[s, f"ucmerced/{c}"] - 0.7 for c in "ab"] for s in range(3)])
     for sample, text in ((gain.mean(1), row["over networks"]), (gain.mean(0), row["over classes"])):
