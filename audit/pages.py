@@ -29,6 +29,7 @@ NETWORKS = {
     },
     "resnet50": {
         "4/scratch 0.001": ("from scratch, 1e-3", SCRATCH),
+        "4/scratch 0.0003": ("from scratch, at its best rate, 3e-4", None),
         "4/pretrained 0.0001": ("pretrained; by the study's recipe, 1e-4", "pretrained 300"),
         "4/pretrained 0.001": ("the same pretrained; at 1e-3", None),
     },
