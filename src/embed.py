@@ -17,12 +17,12 @@ from torch import nn
 from src.augmentations.evaluation_transform import prepare
 from src.checkpoints import load, load_classifier, load_encoder, replacing
 from src.checks import COUNT, check_images, check_number
+from src.data.bars import bar
 from src.data.folders import is_hidden
 from src.data.images import read_image
 from src.data.store import PatchStore, write_header
 from src.encoders import statistics_of
 from src.errors import DataError, exit_with_message
-from src.runs.bars import bar
 from src.runs.runtime import Runtime, add_arguments, from_arguments, pick
 from src.runs.states import require_room
 

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from src.runs import bars
+from src.data import bars
 
 
 class Terminal(io.StringIO):

@@ -14,6 +14,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -1225,3 +1226,10 @@ def test_a_list_may_have_a_byte_order_mark_or_windows_line_ends(tmp_path, real_p
     (tmp_path / "list.csv").write_text(start + end.join(names) + end, encoding="utf-8", newline="")
     store = bigearthnet_store(real_patches, tmp_path / "s", Selection(tmp_path / "list.csv"))
     assert store.names.tolist() == names
+
+
+def test_a_reading_process_loads_no_network_library():
+    """Every process that reads patches imports this, and torch takes a second and 500 MB."""
+    code = "import sys, src.data.bigearthnet; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    assert done.returncode == 0

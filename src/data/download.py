@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from src.data.bars import bar
 from src.data.connections import (
     BUSY,
     FAILURES,
@@ -26,7 +27,6 @@ from src.data.image_sets import account
 from src.data.locks import WAIT, locked
 from src.data.remotes import SETS, Remote
 from src.errors import DataError, exit_with_message
-from src.runs.bars import bar
 
 MAX_RATIO = 100  # unpacked bytes to packed ones: images hardly shrink when they are packed
 

@@ -26,11 +26,11 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from src.data.bars import bar
 from src.data.building import Building, Plan, write_at
 from src.data.locks import locked
 from src.data.store import PatchStore, open_if_there
 from src.errors import AbsentError, DamagedError, DataError
-from src.runs.bars import bar
 
 # One patch to read: its row; its folder, for messages; its files by suffix, or None: they are still
 # to be read from the folder, or an error: what is wrong with them.

@@ -12,13 +12,13 @@ import numpy as np
 from rasterio.windows import Window
 from scipy.special import softmax
 
+from src.data.bars import bar
 from src.encoders import Classifier
 from src.errors import DataError
 from src.map.scene import Scene
 from src.map.scene_checks import fill_missing
 from src.map.thresholds import Thresholds
 from src.ood import penultimate
-from src.runs.bars import bar
 from src.runs.runtime import Runtime
 
 STRIP_TILES = 2048  # tiles between two notes of what is done: 10 to 20 s on two CPU cores

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from src.data.bars import bar
 from src.data.demo.aerial import KINDS, aerial_picture, foreign
 from src.data.demo.observe import mixed_bands, simulate_sensor, twelve_bands
 from src.data.demo.paint import PAINTERS, RNG, axes
 from src.data.images import ALLBANDS, FILE_BANDS
 from src.data.locks import WAIT, locked
-from src.runs.bars import bar
 
 GENERATOR_VERSION = 6
 EPSG = 32633  # of UTM zone 33 north
